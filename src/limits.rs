@@ -1,0 +1,152 @@
+//! Every bound of the server, with its unit and its derivation; const assertions relate neighbours.
+//!
+//! A bound that users may set is a field of [`Limits`] and its default stands here; a bound that protects an invariant is
+//! a constant.
+
+use std::time::Duration;
+
+/// Bytes of one HTTP request head, request line included (PROMISES.md 5.1: 8 KiB; re-parsing cost grows with its square).
+pub const HEAD_BYTES_MAX: usize = 8 * 1024;
+/// Bytes of one header line.
+pub const HEADER_LINE_BYTES_MAX: usize = 4 * 1024;
+/// Bytes of the request target.
+pub const TARGET_BYTES_MAX: usize = 2 * 1024;
+/// Header lines of one request, repeated names counted each time.
+pub const HEADERS_MAX: usize = 64;
+/// Reads that may go by without a complete head when they bring less than `HEAD_DRIBBLE_BYTES` each on average.
+pub const HEAD_READS_MAX: u32 = 64;
+pub const HEAD_DRIBBLE_BYTES: usize = 128;
+/// Bytes a client may send behind its handshake before it is answered (threat row 15).
+pub const EARLY_BYTES_MAX: usize = 4 * 1024;
+/// Bytes of an HTTP request body.
+pub const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of a token.
+pub const TOKEN_BYTES_MAX: usize = 4 * 1024;
+/// Bytes of an operation id.
+pub const OP_ID_BYTES_MAX: usize = 64;
+/// Bytes of a room's name.
+pub const ROOM_NAME_BYTES_MAX: usize = 256;
+/// Bytes of a prompt id in a path, decoded; longer than any path component sum we would create, below a target's bound.
+pub const PROMPT_ID_BYTES_MAX: usize = 1024;
+
+/// The one receive buffer of a reactor, in bytes: one read takes at most this much.
+pub const SCRATCH_BYTES: usize = 64 * 1024;
+/// Bytes one connection may read in one turn before it goes on the carry-over list (PROMISES.md I3).
+pub const READ_BUDGET_BYTES: usize = 256 * 1024;
+/// Sockets, deliveries and controls taken from the inbox in one turn.
+pub const INBOX_BUDGET: usize = 1024;
+/// Events asked of the kernel in one wait.
+pub const READY_MAX: usize = 1024;
+/// Slices handed to one vectored write. Linux takes 1,024; beyond 64 the copy into the kernel dominates anyway.
+pub const WRITE_SLICES_MAX: usize = 64;
+/// Bytes one connection may be given to write in one turn.
+pub const WRITE_BUDGET_BYTES: usize = 256 * 1024;
+/// Connections of one reactor; `ConnId` has 24 bits for them.
+pub const SLOTS_MAX: usize = 1 << 24;
+/// Reactors of one process; `ConnId` has 8 bits for them and the directory a 64-bit mask.
+pub const REACTORS_MAX: usize = 64;
+
+/// Items in a reactor's mailbox. Sockets and batches of deliveries, never single events.
+pub const REACTOR_MAILBOX: usize = 16 * 1024;
+/// Jobs waiting for one store worker. At the bound the asking client is no longer read.
+pub const STORE_MAILBOX: usize = 4 * 1024;
+/// Operations in one commit. 512 rows cost a few milliseconds, one fsync a fraction of one: more buys little.
+pub const BATCH_OPS_MAX: usize = 512;
+/// Operations of one room in one commit, so that a hot room cannot fill it (PROMISES.md I4).
+pub const BATCH_ROOM_OPS_MAX: usize = 128;
+/// Bytes of content in one commit.
+pub const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Writes of one connection between dispatch and answer.
+pub const INFLIGHT_WRITES_MAX: u16 = 64;
+
+/// Events of one page read from the log (PROMISES.md 5.1: at most 500).
+pub const PAGE_EVENTS_MAX: usize = 500;
+/// Bytes of one page; passed by at most one event, since a page holds at least one.
+pub const PAGE_BYTES_MAX: usize = 256 * 1024;
+/// Events a room keeps in memory on each reactor for members a little behind.
+pub const RECENT_EVENTS_MAX: usize = 64;
+/// Bytes of those events.
+pub const RECENT_BYTES_MAX: usize = 256 * 1024;
+/// Pages a room keeps in memory for members far behind.
+pub const WINDOWS_MAX: usize = 4;
+
+/// Nested inclusions of one expansion (the originals' early bound).
+pub const EXPAND_DEPTH_MAX: usize = 10;
+/// Bytes one expansion may produce.
+pub const EXPAND_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Inclusions one expansion may resolve; two a level double per level, so depth alone bounds nothing.
+pub const EXPAND_LOOKUPS_MAX: usize = 4096;
+
+/// The kernel's send buffer in bytes as set; Linux doubles it. A client that never reads pins 117 KiB instead of 3.9 MiB
+/// (PROMISES.md F6).
+pub const SEND_BUFFER_BYTES: usize = 32 * 1024;
+/// Connections waiting in the kernel to be accepted.
+pub const BACKLOG: i32 = 4096;
+/// Descriptors held back for store files, logs and the reserve.
+pub const DESCRIPTORS_RESERVED: u64 = 64;
+/// Pause after `accept` failed for want of descriptors; mio is edge-triggered, so nobody wakes us (PROMISES.md F5).
+pub const ACCEPT_RETRY_MIN: Duration = Duration::from_millis(50);
+pub const ACCEPT_RETRY_MAX: Duration = Duration::from_secs(1);
+
+const _: () = assert!(HEAD_BYTES_MAX <= SCRATCH_BYTES, "a whole head fits one read");
+const _: () = assert!(TARGET_BYTES_MAX < HEADER_LINE_BYTES_MAX && HEADER_LINE_BYTES_MAX < HEAD_BYTES_MAX);
+const _: () = assert!(BATCH_ROOM_OPS_MAX < BATCH_OPS_MAX, "several rooms share a commit");
+const _: () = assert!(INFLIGHT_WRITES_MAX as usize <= STORE_MAILBOX);
+const _: () = assert!(RECENT_EVENTS_MAX <= PAGE_EVENTS_MAX);
+
+/// Bounds that the configuration may set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Bytes of one message; 1 KiB to 16 MiB.
+    pub message: usize,
+    /// Fragments of one message.
+    pub fragments: u32,
+    /// Bytes of replies queued for one connection before it is no longer read.
+    pub outbox: usize,
+    /// From accept to a complete request head.
+    pub handshake: Duration,
+    /// Silence after which a ping is sent.
+    pub ping: Duration,
+    /// How long a pong may take.
+    pub pong: Duration,
+    /// A client with bytes waiting that takes none for this long is closed with 4008.
+    pub stall: Duration,
+    /// How long the answer to our close frame may take.
+    pub close: Duration,
+    /// How long an HTTP connection may rest between requests.
+    pub keep_alive: Duration,
+    /// A started message must be complete within this.
+    pub message_time: Duration,
+    /// How long the store may take to answer before the operation is answered `unknown`.
+    pub answer: Duration,
+    /// Connections of the process; 0 takes what the descriptor limit allows.
+    pub connections: usize,
+    /// Messages per second and connection, bursts of twice that; 0 is unlimited.
+    pub messages_per_second: u32,
+    /// Bytes per second and connection, bursts of twice that; 0 is unlimited.
+    pub bytes_per_second: u32,
+}
+
+/// The largest settable message; the originals' own bound.
+pub const MESSAGE_BYTES_CEILING: usize = 16 * 1024 * 1024;
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            message: 1024 * 1024,
+            fragments: 256,
+            outbox: 1024 * 1024,
+            handshake: Duration::from_secs(10),
+            ping: Duration::from_secs(25),
+            pong: Duration::from_secs(10),
+            stall: Duration::from_secs(10),
+            close: Duration::from_secs(2),
+            keep_alive: Duration::from_secs(75),
+            message_time: Duration::from_secs(30),
+            answer: Duration::from_secs(5),
+            connections: 0,
+            messages_per_second: 200,
+            bytes_per_second: 4 * 1024 * 1024,
+        }
+    }
+}
