@@ -26,11 +26,7 @@ impl ConnId {
     }
 
     pub fn unpack(packed: u64) -> ConnId {
-        ConnId {
-            reactor: (packed >> 56) as u8,
-            slot: ((packed >> 32) & 0x00ff_ffff) as u32,
-            generation: packed as u32,
-        }
+        ConnId { reactor: (packed >> 56) as u8, slot: ((packed >> 32) & 0x00ff_ffff) as u32, generation: packed as u32 }
     }
 }
 

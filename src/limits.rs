@@ -67,6 +67,9 @@ pub const PAGE_BYTES_MAX: usize = 256 * 1024;
 pub const RECENT_EVENTS_MAX: usize = 64;
 /// Bytes of those events.
 pub const RECENT_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of recent events over all rooms of one reactor; past it a room keeps none once its members were served. Ten
+/// thousand busy rooms would otherwise be allowed 2.5 GiB.
+pub const HUB_RECENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Pages a room keeps in memory for members far behind.
 pub const WINDOWS_MAX: usize = 4;
 
@@ -76,6 +79,13 @@ pub const EXPAND_DEPTH_MAX: usize = 10;
 pub const EXPAND_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Inclusions one expansion may resolve; two a level double per level, so depth alone bounds nothing.
 pub const EXPAND_LOOKUPS_MAX: usize = 4096;
+
+/// Bytes of a Markdown file that is read; as large as the largest message, so that whatever can be edited can be kept.
+pub const FILE_BYTES_MAX: usize = MESSAGE_BYTES_CEILING;
+/// Nested directories that are walked.
+pub const FILE_DEPTH_MAX: usize = 32;
+/// Documents waiting to be written back.
+pub const FILES_MAILBOX: usize = 4 * 1024;
 
 /// The kernel's send buffer in bytes as set; Linux doubles it. A client that never reads pins 117 KiB instead of 3.9 MiB
 /// (PROMISES.md F6).

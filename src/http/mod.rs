@@ -9,12 +9,13 @@
 //! Everything here is pure: bytes in, values out. `httparse` is used as a tokenizer; the policy (PROMISES.md threat rows
 //! 1–20) is our own layer over it. Never here: a socket, a clock, a room, a token's meaning.
 
+pub mod cors;
 pub mod head;
 pub mod reject;
 pub mod reply;
 pub mod upgrade;
 
-pub use head::{Head, Method};
+pub use head::{Head, Method, decode_path, query_param};
 pub use reject::{Reason, Reject};
 pub use reply::Response;
 pub use upgrade::Upgrade;
