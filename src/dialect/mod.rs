@@ -20,8 +20,8 @@ use bytes::Bytes;
 
 use crate::clock::Wall;
 use crate::http::{Head, Reason, Reject, Response};
-use crate::ids::{OpId, Position, RoomName, Seq};
-use crate::model::{Document, Event, Rows, RowsError, Transaction};
+use crate::ids::{ConnId, OpId, Position, RoomName, Seq};
+use crate::model::{Event, Rows, RowsError, Transaction};
 use crate::ws;
 
 /// The vocabularies. The discriminant indexes [`Frames`].
@@ -151,6 +151,15 @@ pub enum Change {
     Documents(documents::Change),
 }
 
+impl Write {
+    /// About how many bytes it brings to a transaction.
+    pub fn weight(&self) -> usize {
+        match &self.change {
+            Change::Documents(change) => change.weight(),
+        }
+    }
+}
+
 /// What a reader or writer sends back. Built off the reactor, so that a long encoding stalls nobody.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
@@ -160,9 +169,16 @@ pub enum Reply {
     Frame(Bytes),
     Response(Box<Response>),
     /// The room exists: join it, then ask `welcome`.
-    Found { room: RoomName, session: Session, welcome: Box<Read> },
+    Found {
+        room: RoomName,
+        session: Session,
+        welcome: Box<Read>,
+    },
     /// The first frame (framed), true at `position`.
-    Welcome { frame: Bytes, position: Position },
+    Welcome {
+        frame: Bytes,
+        position: Position,
+    },
     /// Not to be opened.
     Reject(Reject),
     /// Say nothing that could be a lie; close with this reason's code.
@@ -186,8 +202,14 @@ impl Applied {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum FileTask {
-    Write(Document),
+    /// The document changed: write its newest committed state.
+    Write { id: String },
+    /// It is gone: remove the file it had.
     Remove { id: String },
+    /// Read the directories again, then answer this connection.
+    Reload { to: ConnId },
+    /// Finish what is pending, once, and end.
+    Stop,
 }
 
 /// A frame that is not state: it has no seq, is not stored, and may be dropped for a slow client.
@@ -208,6 +230,8 @@ pub enum Failure {
     Broken,
     /// Nobody knows. Never to be told as a refusal.
     Unknown,
+    /// Certain not to be stored: the credential does not grant it.
+    Forbidden,
 }
 
 impl Failure {
@@ -217,6 +241,7 @@ impl Failure {
             Failure::Full => Reason::StoreFull,
             Failure::Broken => Reason::StoreBroken,
             Failure::Unknown => Reason::OutcomeUnknown,
+            Failure::Forbidden => Reason::Forbidden,
         }
     }
 
@@ -226,6 +251,7 @@ impl Failure {
             Failure::Full => "no space left; nothing was saved",
             Failure::Broken => "the store has stopped; nothing was saved",
             Failure::Unknown => "the store did not say whether this was saved",
+            Failure::Forbidden => "writing is not granted; nothing was saved",
         };
         Reject::new(self.reason(), detail)
     }
@@ -251,7 +277,9 @@ pub fn route(path: &str) -> Result<Option<Route>, Reject> {
 pub fn endpoint(name: Name, head: &Head<'_>, body: &[u8], peer: &str, env: &Env) -> Intent {
     match name {
         Name::Documents => documents::endpoint(head, body, peer, &env.documents),
-        Name::Native => Intent::Respond(Box::new(Response::reject(&Reject::new(Reason::UnknownPath, "no such endpoint")))),
+        Name::Native => {
+            Intent::Respond(Box::new(Response::reject(&Reject::new(Reason::UnknownPath, "no such endpoint"))))
+        }
     }
 }
 
@@ -327,6 +355,11 @@ pub fn failed(write: &Write, failure: Failure) -> Reply {
     match &write.change {
         Change::Documents(change) => documents::failed(change, failure),
     }
+}
+
+/// The answer to a reload where no directory is configured.
+pub fn nothing_to_reload() -> Response {
+    documents::reloaded(0)
 }
 
 /// Frames an event for the dialects in `listeners` (a union of [`Name::bit`]).

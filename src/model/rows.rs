@@ -82,5 +82,12 @@ pub trait Transaction: Rows {
 
     fn delete_file_mark(&mut self, document: &str) -> Result<(), RowsError>;
 
-    fn put_operation(&mut self, room: &RoomName, actor: &str, op: &OpId, seq: Seq, answer: &str) -> Result<(), RowsError>;
+    fn put_operation(
+        &mut self,
+        room: &RoomName,
+        actor: &str,
+        op: &OpId,
+        seq: Seq,
+        answer: &str,
+    ) -> Result<(), RowsError>;
 }

@@ -1,0 +1,989 @@
+//! The store as the simulation needs it: tables in memory, and a script of the faults that a disk has.
+//!
+//! A commit is the only step that changes the committed tables; before it, a transaction is a thin overlay over them. A
+//! snapshot shares the tables, and only a commit that meets a live snapshot copies them.
+//!
+//! Never here: a clock, a random number, a thread.
+
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{Hash as _, Hasher as _};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::seam::{CommitError, Keep, Retention, Snapshots, Store};
+use super::sqlite::{OPERATION_SPAN, OPERATIONS_KEPT, TRIM_EVERY, before, due};
+use crate::clock::Wall;
+use crate::ids::{Epoch, OpId, RoomName, Seq};
+use crate::model::{Document, Draft, Event, FileMark, RoomRow, Rows, RowsError, Transaction};
+
+/// How the next commit ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Ok,
+    Busy,
+    Full,
+    /// The caller is told `Unknown`, and the handle latches. What was `stored` is seen by nobody before `recover` or
+    /// `reopen`: so does a write-ahead log whose fsync failed.
+    LostAnswer {
+        stored: bool,
+    },
+}
+
+/// The disk, as the test holds it: scripts its faults and reads what is on it.
+#[derive(Clone, Debug)]
+pub struct Faults(Arc<Mutex<Disk>>);
+
+impl Faults {
+    /// Adds to the script of commits; past its end they succeed.
+    pub fn next_commit(&self, outcome: Outcome) {
+        self.disk().script.push_back(outcome);
+    }
+
+    /// The next `times` calls of `begin` find the store busy.
+    pub fn busy_begins(&self, times: u32) {
+        self.disk().busy_begins = times;
+    }
+
+    /// Ends a latch: the lost transaction, if it was stored, comes to light.
+    pub fn recover(&self) {
+        let mut disk = self.disk();
+        disk.latched = false;
+        if let Some(lost) = disk.lost.take() {
+            lost.apply(Arc::make_mut(&mut disk.tables));
+        }
+    }
+
+    /// A new process after a crash of the old one, whose handles are dead from now on. What was scripted is forgotten.
+    pub fn reopen(&self, boot: u64) -> MemoryStore {
+        self.recover();
+        let mut disk = self.disk();
+        disk.script.clear();
+        disk.busy_begins = 0;
+        disk.run += 1;
+        disk.boot = boot;
+        let run = disk.run;
+        drop(disk);
+        MemoryStore { disk: self.clone(), run, open: None, trimmed_at: None }
+    }
+
+    /// The committed events that retention left.
+    pub fn log(&self, room: &str) -> Vec<Event> {
+        let disk = self.disk();
+        let stored = disk.tables.rooms.get(room).into_iter().flat_map(|room| &room.events);
+        stored.map(|stored| stored.seen_by(disk.boot)).collect()
+    }
+
+    /// Every committed room, by name.
+    pub fn rooms(&self) -> Vec<(RoomName, RoomRow)> {
+        self.disk().tables.rooms.iter().map(|(name, room)| (name.clone(), room.row)).collect()
+    }
+
+    /// A test that panicked elsewhere leaves plain values; there is nothing half done to fear.
+    fn disk(&self) -> MutexGuard<'_, Disk> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug)]
+pub struct MemoryStore {
+    disk: Faults,
+    run: u64,
+    open: Option<View>,
+    trimmed_at: Option<Wall>,
+}
+
+impl MemoryStore {
+    /// An empty disk; `seed` decides the epochs of its rooms.
+    pub fn new(boot: u64, seed: u64) -> MemoryStore {
+        let disk = Disk {
+            tables: Arc::default(),
+            seed,
+            boot,
+            run: 0,
+            latched: false,
+            lost: None,
+            script: VecDeque::new(),
+            busy_begins: 0,
+        };
+        MemoryStore { disk: Faults(Arc::new(Mutex::new(disk))), run: 0, open: None, trimmed_at: None }
+    }
+
+    pub fn faults(&self) -> Faults {
+        self.disk.clone()
+    }
+
+    pub fn snapshots(&self) -> MemorySnapshots {
+        MemorySnapshots { disk: self.disk.clone(), run: self.run, open: None }
+    }
+
+    pub fn reopen(&self, boot: u64) -> MemoryStore {
+        self.disk.reopen(boot)
+    }
+
+    pub fn log(&self, room: &str) -> Vec<Event> {
+        self.disk.log(room)
+    }
+}
+
+impl Store for MemoryStore {
+    fn begin(&mut self, at: Wall) -> Result<(), RowsError> {
+        assert!(self.open.is_none(), "begin() inside a transaction");
+        let mut disk = self.disk.disk();
+        disk.usable(self.run)?;
+        if disk.busy_begins > 0 {
+            disk.busy_begins -= 1;
+            return Err(RowsError::Busy);
+        }
+        self.open = Some(disk.view(at));
+        Ok(())
+    }
+
+    fn rows(&mut self) -> &mut dyn Transaction {
+        match &mut self.open {
+            Some(view) => view,
+            None => panic!("rows() outside a transaction"),
+        }
+    }
+
+    fn commit(&mut self) -> Result<(), CommitError> {
+        // Our share of the committed tables goes here, so that they are changed in place.
+        let Some(View { pending, .. }) = self.open.take() else { panic!("commit() outside a transaction") };
+        let mut disk = self.disk.disk();
+        disk.usable(self.run)?;
+        match disk.script.pop_front().unwrap_or(Outcome::Ok) {
+            Outcome::Ok => {
+                pending.apply(Arc::make_mut(&mut disk.tables));
+                Ok(())
+            }
+            Outcome::Busy => Err(CommitError::Refused(RowsError::Busy)),
+            Outcome::Full => Err(CommitError::Refused(RowsError::Full)),
+            Outcome::LostAnswer { stored } => {
+                disk.latched = true;
+                disk.lost = stored.then_some(pending);
+                Err(CommitError::Unknown("the answer was lost".to_owned()))
+            }
+        }
+    }
+
+    fn rollback(&mut self) {
+        self.open = None;
+    }
+
+    fn tidy(&mut self, now: Wall, retention: &Retention) -> Result<(), RowsError> {
+        assert!(self.open.is_none(), "tidy() inside a transaction");
+        let mut disk = self.disk.disk();
+        disk.usable(self.run)?;
+        if due(self.trimmed_at, now, TRIM_EVERY) {
+            self.trimmed_at = Some(now);
+            Arc::make_mut(&mut disk.tables).trim(now, retention);
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+pub struct MemorySnapshots {
+    disk: Faults,
+    run: u64,
+    open: Option<View>,
+}
+
+impl Snapshots for MemorySnapshots {
+    fn begin(&mut self) -> Result<(), RowsError> {
+        assert!(self.open.is_none(), "begin() inside a snapshot");
+        let disk = self.disk.disk();
+        disk.alive(self.run)?;
+        self.open = Some(disk.view(Wall(0)));
+        Ok(())
+    }
+
+    fn rows(&mut self) -> &mut dyn Rows {
+        match &mut self.open {
+            Some(view) => view,
+            None => panic!("rows() outside a snapshot"),
+        }
+    }
+
+    fn end(&mut self) {
+        self.open = None;
+    }
+}
+
+#[derive(Debug)]
+struct Disk {
+    tables: Arc<Tables>,
+    seed: u64,
+    boot: u64,
+    /// Counts the processes; a handle of an earlier one is dead.
+    run: u64,
+    latched: bool,
+    /// A transaction that is stored and that nobody can see yet.
+    lost: Option<Pending>,
+    script: VecDeque<Outcome>,
+    busy_begins: u32,
+}
+
+impl Disk {
+    fn alive(&self, run: u64) -> Result<(), RowsError> {
+        if run == self.run { Ok(()) } else { Err(RowsError::Broken("this process is dead".to_owned())) }
+    }
+
+    fn usable(&self, run: u64) -> Result<(), RowsError> {
+        self.alive(run)?;
+        if self.latched { Err(RowsError::Broken("an answer was lost".to_owned())) } else { Ok(()) }
+    }
+
+    fn view(&self, at: Wall) -> View {
+        View { base: self.tables.clone(), pending: Pending::default(), seed: self.seed, boot: self.boot, at }
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct Tables {
+    rooms: BTreeMap<RoomName, Room>,
+    documents: BTreeMap<String, Document>,
+    marks: BTreeMap<String, FileMark>,
+    operations: BTreeMap<OperationKey, Operation>,
+}
+
+type OperationKey = (RoomName, String, OpId);
+
+#[derive(Clone, Debug)]
+struct Room {
+    row: RoomRow,
+    /// Ever recorded in this room.
+    operations: u64,
+    /// Seqs `floor + 1 ..= head`; in an overlay only the new ones.
+    events: VecDeque<Stored>,
+}
+
+#[derive(Clone, Debug)]
+struct Stored {
+    /// The run whose connections `event.origin` numbers.
+    boot: u64,
+    event: Event,
+}
+
+impl Stored {
+    fn seen_by(&self, boot: u64) -> Event {
+        let origin = if self.boot == boot { self.event.origin } else { 0 };
+        Event { origin, ..self.event.clone() }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Operation {
+    number: u64,
+    seq: Seq,
+    at: Wall,
+    answer: String,
+}
+
+impl Tables {
+    fn trim(&mut self, now: Wall, retention: &Retention) {
+        for (name, room) in &mut self.rooms {
+            if let Some(keep) = retention.rule(name.as_str()) {
+                room.trim(now, keep);
+            }
+        }
+        let (cutoff, rooms) = (before(now, OPERATION_SPAN), &self.rooms);
+        self.operations.retain(|(room, ..), operation| {
+            let newer = rooms.get(room).map_or(0, |room| room.operations.saturating_sub(operation.number));
+            operation.at.0 >= cutoff || newer < OPERATIONS_KEPT
+        });
+    }
+}
+
+impl Room {
+    fn trim(&mut self, now: Wall, keep: &Keep) {
+        let by_count = keep.events.map_or(0, |events| self.row.head.0.saturating_sub(events));
+        let cutoff = keep.span.map_or(i64::MIN, |span| before(now, span));
+        while let Some(oldest) = self.events.front()
+            && (oldest.event.seq.0 <= by_count || oldest.event.at.0 < cutoff)
+        {
+            self.row.floor = oldest.event.seq;
+            self.events.pop_front();
+        }
+    }
+}
+
+/// What an open transaction has written; `None` is a row it deleted.
+#[derive(Debug, Default)]
+struct Pending {
+    rooms: BTreeMap<RoomName, Room>,
+    documents: BTreeMap<String, Option<Document>>,
+    marks: BTreeMap<String, Option<FileMark>>,
+    operations: BTreeMap<OperationKey, Operation>,
+}
+
+impl Pending {
+    fn apply(self, tables: &mut Tables) {
+        for (name, mut new) in self.rooms {
+            let room = tables.rooms.entry(name).or_insert_with(|| Room { events: VecDeque::new(), ..new.clone() });
+            room.row = new.row;
+            room.operations = new.operations;
+            room.events.append(&mut new.events);
+        }
+        overlay(&mut tables.documents, self.documents);
+        overlay(&mut tables.marks, self.marks);
+        tables.operations.extend(self.operations);
+    }
+}
+
+fn overlay<T>(rows: &mut BTreeMap<String, T>, pending: BTreeMap<String, Option<T>>) {
+    for (key, row) in pending {
+        match row {
+            Some(row) => rows.insert(key, row),
+            None => rows.remove(&key),
+        };
+    }
+}
+
+/// Committed tables at one moment, and a transaction's writes over them (none in a snapshot).
+#[derive(Debug)]
+struct View {
+    base: Arc<Tables>,
+    pending: Pending,
+    seed: u64,
+    boot: u64,
+    at: Wall,
+}
+
+impl View {
+    fn ids(&self, wanted: impl Fn(&Document) -> bool) -> Vec<String> {
+        self.documents().filter(|document| wanted(document)).map(|document| document.id.clone()).collect()
+    }
+
+    /// By ascending id.
+    fn documents(&self) -> impl Iterator<Item = &Document> {
+        let mut rows: BTreeMap<&String, &Document> = self.base.documents.iter().collect();
+        for (id, document) in &self.pending.documents {
+            match document {
+                Some(document) => rows.insert(id, document),
+                None => rows.remove(id),
+            };
+        }
+        rows.into_values()
+    }
+
+    /// The room in this transaction; one that nobody wrote to yet is made.
+    fn enter_room(&mut self, name: &RoomName) -> &mut Room {
+        let View { base, pending, seed, .. } = self;
+        pending.rooms.entry(name.clone()).or_insert_with(|| match base.rooms.get(name) {
+            Some(room) => Room { row: room.row, operations: room.operations, events: VecDeque::new() },
+            None => {
+                let row = RoomRow { epoch: epoch(*seed, name), head: Seq(0), floor: Seq(0) };
+                Room { row, operations: 0, events: VecDeque::new() }
+            }
+        })
+    }
+}
+
+fn epoch(seed: u64, room: &RoomName) -> Epoch {
+    let mut hasher = DefaultHasher::new();
+    (seed, room).hash(&mut hasher);
+    Epoch(hasher.finish().max(1))
+}
+
+impl Rows for View {
+    fn room(&mut self, room: &str) -> Result<Option<RoomRow>, RowsError> {
+        Ok(self.pending.rooms.get(room).or_else(|| self.base.rooms.get(room)).map(|room| room.row))
+    }
+
+    fn events(&mut self, room: &str, after: Seq, count: usize, bytes: usize) -> Result<Vec<Event>, RowsError> {
+        let base = self.base.rooms.get(room);
+        let floor = base.map_or(0, |room| room.row.floor.0);
+        let skip = usize::try_from(after.0.saturating_sub(floor)).unwrap_or(usize::MAX);
+        let rooms = base.into_iter().chain(self.pending.rooms.get(room));
+        let mut total = 0_usize;
+        let mut events = Vec::new();
+        for stored in rooms.flat_map(|room| &room.events).skip(skip).take(count) {
+            total = total.saturating_add(stored.event.body.len());
+            if total > bytes && !events.is_empty() {
+                break;
+            }
+            events.push(stored.seen_by(self.boot));
+        }
+        Ok(events)
+    }
+
+    fn document(&mut self, id: &str) -> Result<Option<Document>, RowsError> {
+        Ok(match self.pending.documents.get(id) {
+            Some(document) => document.clone(),
+            None => self.base.documents.get(id).cloned(),
+        })
+    }
+
+    fn documents_named(&mut self, name: &str) -> Result<Vec<String>, RowsError> {
+        Ok(self.ids(|document| document.name == name))
+    }
+
+    fn documents_with_unique_id(&mut self, unique_id: &str) -> Result<Vec<String>, RowsError> {
+        Ok(self.ids(|document| Document::unique_id(&document.directory, &document.name) == unique_id))
+    }
+
+    fn each_document(&mut self, each: &mut dyn FnMut(Document) -> bool) -> Result<(), RowsError> {
+        for document in self.documents() {
+            if !each(document.clone()) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn file_mark(&mut self, document: &str) -> Result<Option<FileMark>, RowsError> {
+        Ok(match self.pending.marks.get(document) {
+            Some(mark) => mark.clone(),
+            None => self.base.marks.get(document).cloned(),
+        })
+    }
+
+    fn operation(&mut self, room: &str, actor: &str, op: &OpId) -> Result<Option<(Seq, String)>, RowsError> {
+        let key = (RoomName::new(room), actor.to_owned(), op.clone());
+        let found = self.pending.operations.get(&key).or_else(|| self.base.operations.get(&key));
+        Ok(found.map(|operation| (operation.seq, operation.answer.clone())))
+    }
+}
+
+impl Transaction for View {
+    fn at(&self) -> Wall {
+        self.at
+    }
+
+    fn append(&mut self, draft: Draft, actor: &Arc<str>, op: Option<&OpId>, origin: u64) -> Result<Seq, RowsError> {
+        let (boot, at) = (self.boot, self.at);
+        let room = self.enter_room(&draft.room);
+        let seq = room.row.head.next();
+        room.row.head = seq;
+        let (actor, op) = (actor.clone(), op.cloned());
+        let event = Event { seq, kind: draft.kind, actor, op, origin, body: draft.body, at };
+        room.events.push_back(Stored { boot, event });
+        Ok(seq)
+    }
+
+    fn put_document(&mut self, document: &Document) -> Result<(), RowsError> {
+        self.pending.documents.insert(document.id.clone(), Some(document.clone()));
+        Ok(())
+    }
+
+    fn delete_document(&mut self, id: &str) -> Result<(), RowsError> {
+        self.pending.documents.insert(id.to_owned(), None);
+        Ok(())
+    }
+
+    fn put_file_mark(&mut self, mark: &FileMark) -> Result<(), RowsError> {
+        self.pending.marks.insert(mark.document.clone(), Some(mark.clone()));
+        Ok(())
+    }
+
+    fn delete_file_mark(&mut self, document: &str) -> Result<(), RowsError> {
+        self.pending.marks.insert(document.to_owned(), None);
+        Ok(())
+    }
+
+    /// The first answer stands, as in the other backends.
+    fn put_operation(
+        &mut self,
+        room: &RoomName,
+        actor: &str,
+        op: &OpId,
+        seq: Seq,
+        answer: &str,
+    ) -> Result<(), RowsError> {
+        if self.operation(room.as_str(), actor, op)?.is_some() {
+            return Ok(());
+        }
+        let at = self.at;
+        let entered = self.enter_room(room);
+        let number = entered.operations;
+        entered.operations += 1;
+        let operation = Operation { number, seq, at, answer: answer.to_owned() };
+        self.pending.operations.insert((room.clone(), actor.to_owned(), op.clone()), operation);
+        Ok(())
+    }
+}
+
+/// What every backend must do, as cases that are run against each of them on an empty store.
+#[cfg(test)]
+pub(super) mod behaviour {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use super::*;
+
+    pub type Case = fn(&mut dyn Store, &mut dyn Snapshots);
+
+    pub const CASES: &[(&str, Case)] = &[
+        ("seqs are dense", seqs_are_dense),
+        ("a rollback leaves nothing", a_rollback_leaves_nothing),
+        ("an epoch stays", an_epoch_stays),
+        ("what is stored comes back exactly", what_is_stored_comes_back_exactly),
+        ("names may hold anything", names_may_hold_anything),
+        ("a page has bounds", a_page_has_bounds),
+        ("documents are found by their names", documents_are_found_by_their_names),
+        ("file marks come and go", file_marks_come_and_go),
+        ("an operation is answered once", an_operation_is_answered_once),
+        ("a snapshot stands still", a_snapshot_stands_still),
+        ("retention trims from the front", retention_trims_from_the_front),
+        ("retention is looked at now and then", retention_is_looked_at_now_and_then),
+    ];
+
+    /// Runs `work` in a transaction of its own.
+    pub fn write<T>(store: &mut dyn Store, at: i64, work: impl FnOnce(&mut dyn Transaction) -> T) -> T {
+        store.begin(Wall(at)).unwrap();
+        let done = work(store.rows());
+        store.commit().unwrap();
+        done
+    }
+
+    pub fn read<T>(snapshots: &mut dyn Snapshots, ask: impl FnOnce(&mut dyn Rows) -> T) -> T {
+        snapshots.begin().unwrap();
+        let answer = ask(snapshots.rows());
+        snapshots.end();
+        answer
+    }
+
+    pub fn append(tx: &mut dyn Transaction, room: &str, body: &str) -> Seq {
+        let draft =
+            Draft { room: RoomName::new(room), kind: "update".into(), body: Bytes::copy_from_slice(body.as_bytes()) };
+        tx.append(draft, &Arc::from("ann"), None, 0).unwrap()
+    }
+
+    pub fn append_from(tx: &mut dyn Transaction, room: &str, origin: u64) {
+        let draft = Draft { room: RoomName::new(room), kind: "update".into(), body: Bytes::new() };
+        tx.append(draft, &Arc::from("ann"), None, origin).unwrap();
+    }
+
+    pub fn operation(tx: &mut dyn Transaction, room: &str, op: &str) {
+        tx.put_operation(&RoomName::new(room), "ann", &op_id(op), Seq(1), "{}").unwrap();
+    }
+
+    pub fn document(directory: &str, name: &str) -> Document {
+        Document {
+            id: Document::id_of(directory, name),
+            directory: directory.to_owned(),
+            name: name.to_owned(),
+            rev: 1,
+            ..Document::default()
+        }
+    }
+
+    fn op_id(op: &str) -> OpId {
+        OpId(Arc::from(op))
+    }
+
+    fn bodies(rows: &mut dyn Rows, room: &str) -> Vec<(u64, String)> {
+        let events = rows.events(room, Seq(0), 1000, usize::MAX).unwrap();
+        events.iter().map(|event| (event.seq.0, String::from_utf8(event.body.to_vec()).unwrap())).collect()
+    }
+
+    fn numbered(bodies: &[&str]) -> Vec<(u64, String)> {
+        (1..).zip(bodies.iter().map(|body| (*body).to_owned())).collect()
+    }
+
+    fn seqs_are_dense(store: &mut dyn Store, snapshots: &mut dyn Snapshots) {
+        let first = write(store, 1, |tx| [append(tx, "a", "1"), append(tx, "b", "1"), append(tx, "a", "2")]);
+        assert_eq!(first, [Seq(1), Seq(1), Seq(2)]);
+        write(store, 2, |tx| {
+            assert_eq!(append(tx, "a", "3"), Seq(3));
+            assert_eq!(tx.room("a").unwrap().unwrap().head, Seq(3), "a transaction sees itself");
+            assert_eq!(bodies(tx, "a"), numbered(&["1", "2", "3"]));
+            assert_eq!(tx.at(), Wall(2));
+        });
+        read(snapshots, |rows| {
+            let row = rows.room("a").unwrap().unwrap();
+            assert_eq!((row.head, row.floor), (Seq(3), Seq(0)));
+            assert_eq!(bodies(rows, "a"), numbered(&["1", "2", "3"]));
+            assert_eq!(bodies(rows, "b"), numbered(&["1"]));
+            assert_eq!(rows.room("c").unwrap(), None);
+            assert_eq!(bodies(rows, "c"), []);
+        });
+    }
+
+    fn a_rollback_leaves_nothing(store: &mut dyn Store, snapshots: &mut dyn Snapshots) {
+        store.begin(Wall(1)).unwrap();
+        let tx = store.rows();
+        append(tx, "a", "lost");
+        tx.put_document(&document("d", "n")).unwrap();
+        tx.put_file_mark(&FileMark { document: "d/n".into(), digest: [1; 20], rev: 1 }).unwrap();
+        operation(tx, "a", "o");
+        store.rollback();
+        store.rollback();
+        read(snapshots, |rows| {
+            assert_eq!(rows.room("a").unwrap(), None);
+            assert_eq!(bodies(rows, "a"), []);
+            assert_eq!(rows.document("d/n").unwrap(), None);
+            assert_eq!(rows.documents_named("n").unwrap(), [] as [&str; 0]);
+            assert_eq!(rows.file_mark("d/n").unwrap(), None);
+            assert_eq!(rows.operation("a", "ann", &op_id("o")).unwrap(), None);
+        });
+        assert_eq!(write(store, 2, |tx| append(tx, "a", "kept")), Seq(1));
+        assert_eq!(read(snapshots, |rows| bodies(rows, "a")), numbered(&["kept"]));
+    }
+
+    fn an_epoch_stays(store: &mut dyn Store, snapshots: &mut dyn Snapshots) {
+        let epoch = |rows: &mut dyn Rows, room| rows.room(room).unwrap().unwrap().epoch;
+        let made = write(store, 1, |tx| {
+            append(tx, "a", "1");
+            append(tx, "b", "1");
+            (epoch(tx, "a"), epoch(tx, "b"))
+        });
+        assert!(made.0 != Epoch(0) && made.1 != Epoch(0) && made.0 != made.1);
+        write(store, 2, |tx| append(tx, "a", "2"));
+        assert_eq!(read(snapshots, |rows| (epoch(rows, "a"), epoch(rows, "b"))), made);
+    }
+
+    fn what_is_stored_comes_back_exactly(store: &mut dyn Store, snapshots: &mut dyn Snapshots) {
+        let mebibyte = "\u{1f600}\0x".repeat(1024 * 1024 / 6 + 1);
+        let texts = ["", "\0", "a\0b", "\u{1f600}\u{fffd}", "'\"\\\r\n", mebibyte.as_str()];
+        for (n, text) in texts.into_iter().enumerate() {
+            let at = -1 + n as i64;
+            let op = (n % 2 == 0).then(|| op_id("op"));
+            let origin = if n % 2 == 0 { 0x3f00_0001_ffff_ffff } else { 0 };
+            let document = Document {
+                content: text.to_owned(),
+                description: (n > 0).then(|| text.to_owned()),
+                tags: vec![text.to_owned(), String::new(), "7:x".to_owned()],
+                created_at: Wall(-5),
+                updated_at: Wall(i64::MAX),
+                rev: 1 << 40,
+                ..document("d", &n.to_string())
+            };
+            write(store, at, |tx| {
+                let draft = Draft { room: RoomName::new("r"), kind: "kind".into(), body: Bytes::from(text.to_owned()) };
+                tx.append(draft, &Arc::from("ann \u{1f600}"), op.as_ref(), origin).unwrap();
+                tx.put_document(&document).unwrap();
+            });
+            read(snapshots, |rows| {
+                let events = rows.events("r", Seq(n as u64), 10, usize::MAX).unwrap();
+                let expected = Event {
+                    seq: Seq(n as u64 + 1),
+                    kind: "kind".into(),
+                    actor: Arc::from("ann \u{1f600}"),
+                    op,
+                    origin,
+                    body: Bytes::from(text.to_owned()),
+                    at: Wall(at),
+                };
+                assert!(events == [expected], "event {n}");
+                assert!(rows.document(&document.id).unwrap() == Some(document), "document {n}");
+            });
+        }
+    }
+
+    fn names_may_hold_anything(store: &mut dyn Store, snapshots: &mut dyn Snapshots) {
+        let names = ["", "\0", "a", "a\0", "a\0b", "a\0c", "\u{e9}", "\u{1f600}"];
+        write(store, 1, |tx| {
+            for name in names {
+                append(tx, name, name);
+                tx.put_operation(&RoomName::new(name), name, &op_id(name), Seq(1), name).unwrap();
+                tx.put_document(&document("", name)).unwrap();
+            }
+        });
+        read(snapshots, |rows| {
+            let mut ids = Vec::new();
+            rows.each_document(&mut |document| {
+                ids.push(document.id);
+                true
+            })
+            .unwrap();
+            assert_eq!(ids, names, "by ascending bytes");
+            for name in names {
+                assert_eq!(bodies(rows, name), numbered(&[name]));
+                let answer = rows.operation(name, name, &op_id(name)).unwrap();
+                assert_eq!(answer, Some((Seq(1), name.to_owned())));
+                assert_eq!(rows.documents_named(name).unwrap(), [name]);
+            }
+        });
+    }
+
+    fn a_page_has_bounds(store: &mut dyn Store, snapshots: &mut dyn Snapshots) {
+        write(store, 1, |tx| {
+            for _ in 0..5 {
+                append(tx, "r", "0123456789");
+                append(tx, "s", "of another room");
+            }
+        });
+        read(snapshots, |rows| {
+            for (after, count, bytes, expected) in [
+                (0, 10, 1000, vec![1, 2, 3, 4, 5]),
+                (0, 2, 1000, vec![1, 2]),
+                (0, 0, 1000, vec![]),
+                (1, 10, 30, vec![2, 3, 4]),
+                (1, 10, 29, vec![2, 3]),
+                (1, 10, 0, vec![2]),
+                (4, usize::MAX, usize::MAX, vec![5]),
+                (5, 10, 1000, vec![]),
+                (6, 10, 1000, vec![]),
+                (1 << 37, 10, 1000, vec![]),
+                (u64::MAX, 10, 1000, vec![]),
+            ] {
+                let events = rows.events("r", Seq(after), count, bytes).unwrap();
+                let seqs: Vec<u64> = events.iter().map(|event| event.seq.0).collect();
+                assert_eq!(seqs, expected, "after {after}, {count} events, {bytes} bytes");
+            }
+        });
+    }
+
+    fn documents_are_found_by_their_names(store: &mut dyn Store, snapshots: &mut dyn Snapshots) {
+        let all = [("z", "n"), ("a", "n"), ("x/y/m", "n"), ("q/y/m", "n"), ("a", "other"), ("", "n")];
+        write(store, 1, |tx| all.iter().for_each(|(dir, name)| tx.put_document(&document(dir, name)).unwrap()));
+        read(snapshots, |rows| {
+            assert_eq!(rows.documents_named("n").unwrap(), ["a/n", "n", "q/y/m/n", "x/y/m/n", "z/n"]);
+            assert_eq!(rows.documents_with_unique_id("y_m_n").unwrap(), ["q/y/m/n", "x/y/m/n"]);
+            let mut first = Vec::new();
+            rows.each_document(&mut |document| {
+                first.push(document.id);
+                first.len() < 2
+            })
+            .unwrap();
+            assert_eq!(first, ["a/n", "a/other"], "stops when told");
+        });
+        write(store, 2, |tx| {
+            tx.delete_document("z/n").unwrap();
+            tx.delete_document("never there").unwrap();
+            // The same id under another split into directory and name.
+            tx.put_document(&Document { id: "a/n".into(), ..document("", "a/n") }).unwrap();
+            tx.put_document(&Document { content: "new".into(), rev: 2, ..document("q/y/m", "n") }).unwrap();
+            assert_eq!(tx.documents_named("n").unwrap(), ["n", "q/y/m/n", "x/y/m/n"], "a transaction sees itself");
+        });
+        read(snapshots, |rows| {
+            assert_eq!(rows.documents_named("n").unwrap(), ["n", "q/y/m/n", "x/y/m/n"]);
+            assert_eq!(rows.documents_named("a/n").unwrap(), ["a/n"]);
+            assert_eq!(rows.documents_with_unique_id("a_n").unwrap(), [] as [&str; 0]);
+            let edited = rows.document("q/y/m/n").unwrap().unwrap();
+            assert_eq!((edited.content.as_str(), edited.rev), ("new", 2));
+        });
+    }
+
+    fn file_marks_come_and_go(store: &mut dyn Store, snapshots: &mut dyn Snapshots) {
+        let mark = |rev| FileMark { document: "d/n".into(), digest: [rev as u8; 20], rev };
+        for rev in [1, 2] {
+            write(store, 1, |tx| tx.put_file_mark(&mark(rev)).unwrap());
+            assert_eq!(read(snapshots, |rows| rows.file_mark("d/n").unwrap()), Some(mark(rev)));
+        }
+        write(store, 2, |tx| {
+            tx.delete_file_mark("d/n").unwrap();
+            assert_eq!(tx.file_mark("d/n").unwrap(), None);
+        });
+        assert_eq!(read(snapshots, |rows| rows.file_mark("d/n").unwrap()), None);
+    }
+
+    fn an_operation_is_answered_once(store: &mut dyn Store, snapshots: &mut dyn Snapshots) {
+        let op = op_id("o");
+        let answer = |rows: &mut dyn Rows, room, actor| rows.operation(room, actor, &op_id("o")).unwrap();
+        let first = Some((Seq(1), "{\"a\":\"\0\"}".to_owned()));
+        write(store, 1, |tx| {
+            let seq = append(tx, "r", "x");
+            tx.put_operation(&RoomName::new("r"), "ann", &op, seq, "{\"a\":\"\0\"}").unwrap();
+            tx.put_operation(&RoomName::new("new"), "ann", &op, Seq(0), "no event").unwrap();
+            assert_eq!(answer(tx, "r", "ann"), first, "a transaction sees itself");
+        });
+        write(store, 2, |tx| tx.put_operation(&RoomName::new("r"), "ann", &op, Seq(9), "second").unwrap());
+        read(snapshots, |rows| {
+            assert_eq!(answer(rows, "r", "ann"), first, "the first answer stands");
+            assert_eq!(answer(rows, "r", "bob"), None);
+            assert_eq!(answer(rows, "s", "ann"), None);
+            assert_eq!(answer(rows, "new", "ann"), Some((Seq(0), "no event".to_owned())));
+            assert_eq!(rows.room("new").unwrap().unwrap().head, Seq(0));
+        });
+    }
+
+    fn a_snapshot_stands_still(store: &mut dyn Store, snapshots: &mut dyn Snapshots) {
+        write(store, 1, |tx| append(tx, "r", "1"));
+        snapshots.begin().unwrap();
+        write(store, 2, |tx| {
+            append(tx, "r", "2");
+            tx.put_document(&document("d", "n")).unwrap();
+        });
+        assert_eq!(snapshots.rows().room("r").unwrap().unwrap().head, Seq(1));
+        assert_eq!(bodies(snapshots.rows(), "r"), numbered(&["1"]));
+        assert_eq!(snapshots.rows().document("d/n").unwrap(), None);
+        snapshots.end();
+        snapshots.end();
+
+        store.begin(Wall(3)).unwrap();
+        append(store.rows(), "r", "not committed");
+        assert_eq!(read(snapshots, |rows| bodies(rows, "r")), numbered(&["1", "2"]));
+        store.commit().unwrap();
+        assert_eq!(read(snapshots, |rows| bodies(rows, "r")), numbered(&["1", "2", "not committed"]));
+    }
+
+    fn keep(pattern: &str, events: Option<u64>, span: Option<Duration>) -> Keep {
+        Keep { pattern: pattern.to_owned(), events, span }
+    }
+
+    fn retention_trims_from_the_front(store: &mut dyn Store, snapshots: &mut dyn Snapshots) {
+        for at in 1..=10 {
+            write(store, at, |tx| {
+                for room in ["count", "span", "both", "free", "gone"] {
+                    append(tx, room, "x");
+                }
+            });
+        }
+        let span = Some(Duration::from_micros(4));
+        let rules = vec![
+            keep("count", Some(3), None),
+            keep("span", None, span),
+            keep("bo*", Some(8), span),
+            keep("gone", Some(0), None),
+        ];
+        store.tidy(Wall(12), &Retention { rules }).unwrap();
+        for (room, floor) in [("count", 7), ("span", 7), ("both", 7), ("free", 0), ("gone", 10)] {
+            read(snapshots, |rows| {
+                let row = rows.room(room).unwrap().unwrap();
+                assert_eq!((row.floor, row.head), (Seq(floor), Seq(10)), "{room}");
+                let seqs: Vec<u64> = bodies(rows, room).iter().map(|(seq, _)| *seq).collect();
+                assert_eq!(seqs, (floor + 1..=10).collect::<Vec<_>>(), "{room}");
+                assert_eq!(rows.events(room, Seq(9), 10, 1000).unwrap().len(), usize::from(floor < 10), "{room}");
+            });
+        }
+        assert_eq!(write(store, 13, |tx| append(tx, "gone", "y")), Seq(11));
+        assert_eq!(read(snapshots, |rows| bodies(rows, "gone")), [(11, "y".to_owned())]);
+    }
+
+    fn retention_is_looked_at_now_and_then(store: &mut dyn Store, snapshots: &mut dyn Snapshots) {
+        let retention = Retention { rules: vec![keep("*", Some(1), None)] };
+        let mut floor_after = |at: i64| {
+            write(store, at, |tx| append(tx, "r", "x"));
+            store.tidy(Wall(at), &retention).unwrap();
+            read(snapshots, |rows| rows.room("r").unwrap().unwrap().floor.0)
+        };
+        assert_eq!([floor_after(0), floor_after(1), floor_after(2)], [0, 0, 0]);
+        assert_eq!(floor_after(TRIM_EVERY.as_micros() as i64), 3);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::behaviour::{CASES, append, append_from, operation, read, write};
+    use super::*;
+
+    #[test]
+    fn behaves_as_a_store() {
+        for (name, case) in CASES {
+            eprintln!("{name}");
+            let mut store = MemoryStore::new(1, 7);
+            let mut snapshots = store.snapshots();
+            case(&mut store, &mut snapshots);
+        }
+    }
+
+    #[test]
+    fn a_refused_commit_leaves_nothing_and_the_next_one_succeeds() {
+        let mut store = MemoryStore::new(1, 7);
+        for (outcome, error) in [(Outcome::Busy, RowsError::Busy), (Outcome::Full, RowsError::Full)] {
+            store.faults().next_commit(outcome);
+            store.begin(Wall(1)).unwrap();
+            append(store.rows(), "r", "x");
+            assert_eq!(store.commit(), Err(CommitError::Refused(error)));
+            assert_eq!(store.log("r"), []);
+        }
+        assert_eq!(write(&mut store, 2, |tx| append(tx, "r", "y")), Seq(1));
+    }
+
+    #[test]
+    fn a_script_is_followed_in_order() {
+        let mut store = MemoryStore::new(1, 7);
+        store.faults().next_commit(Outcome::Ok);
+        store.faults().next_commit(Outcome::Busy);
+        write(&mut store, 1, |tx| append(tx, "r", "x"));
+        store.begin(Wall(1)).unwrap();
+        assert_eq!(store.commit(), Err(CommitError::Refused(RowsError::Busy)));
+    }
+
+    #[test]
+    fn a_lost_answer_latches_and_comes_to_light_later() {
+        for stored in [true, false] {
+            let mut store = MemoryStore::new(1, 7);
+            let (faults, mut snapshots) = (store.faults(), store.snapshots());
+            faults.next_commit(Outcome::LostAnswer { stored });
+            store.begin(Wall(1)).unwrap();
+            append(store.rows(), "r", "x");
+            assert!(matches!(store.commit(), Err(CommitError::Unknown(_))));
+            assert!(matches!(store.begin(Wall(2)), Err(RowsError::Broken(_))));
+            assert!(matches!(store.tidy(Wall(2), &Retention::default()), Err(RowsError::Broken(_))));
+            assert_eq!(read(&mut snapshots, |rows| rows.room("r").unwrap()), None, "invisible until then");
+            faults.recover();
+            assert_eq!(store.log("r").len(), usize::from(stored));
+            assert_eq!(write(&mut store, 3, |tx| append(tx, "r", "y")), Seq(1 + u64::from(stored)));
+        }
+    }
+
+    #[test]
+    fn a_busy_begin_passes() {
+        let mut store = MemoryStore::new(1, 7);
+        store.faults().busy_begins(2);
+        assert_eq!(store.begin(Wall(1)), Err(RowsError::Busy));
+        assert_eq!(store.begin(Wall(1)), Err(RowsError::Busy));
+        assert_eq!(store.begin(Wall(1)), Ok(()));
+    }
+
+    #[test]
+    fn a_new_process_finds_what_was_committed_and_the_old_one_is_dead() {
+        let mut old = MemoryStore::new(1, 7);
+        let mut old_snapshots = old.snapshots();
+        write(&mut old, 1, |tx| append_from(tx, "r", 42));
+        assert_eq!(old.log("r")[0].origin, 42);
+        let rooms = old.faults().rooms();
+        old.faults().next_commit(Outcome::LostAnswer { stored: true });
+        old.begin(Wall(2)).unwrap();
+        append(old.rows(), "r", "found");
+        assert!(old.commit().is_err());
+
+        let mut new = old.reopen(2);
+        assert!(matches!(old.begin(Wall(3)), Err(RowsError::Broken(_))));
+        assert!(matches!(old_snapshots.begin(), Err(RowsError::Broken(_))));
+        let log = new.log("r");
+        assert_eq!(log.iter().map(|event| (event.seq.0, event.origin)).collect::<Vec<_>>(), [(1, 0), (2, 0)]);
+        assert_eq!(new.faults().rooms()[0].1.epoch, rooms[0].1.epoch);
+        assert_eq!(write(&mut new, 4, |tx| append(tx, "r", "z")), Seq(3));
+    }
+
+    #[test]
+    fn a_transaction_of_a_dead_process_is_not_committed() {
+        let mut old = MemoryStore::new(1, 7);
+        old.begin(Wall(1)).unwrap();
+        append(old.rows(), "r", "x");
+        let new = old.reopen(2);
+        assert!(matches!(old.commit(), Err(CommitError::Refused(RowsError::Broken(_)))));
+        assert_eq!(new.log("r"), []);
+    }
+
+    #[test]
+    fn the_seed_decides_the_epochs() {
+        let epochs = |seed| {
+            let mut store = MemoryStore::new(1, seed);
+            write(&mut store, 1, |tx| {
+                append(tx, "a", "");
+                append(tx, "b", "");
+            });
+            store.faults().rooms()
+        };
+        assert_eq!(epochs(7), epochs(7));
+        assert_ne!(epochs(7), epochs(8));
+    }
+
+    #[test]
+    fn an_operation_goes_when_it_is_old_and_many_came_after_it() {
+        let mut store = MemoryStore::new(1, 7);
+        let day = OPERATION_SPAN.as_micros() as i64;
+        write(&mut store, 1, |tx| operation(tx, "r", "old"));
+        let count = |store: &mut MemoryStore, now: i64| {
+            store.tidy(Wall(now), &Retention::default()).unwrap();
+            store.disk.disk().tables.operations.len()
+        };
+        assert_eq!(count(&mut store, 2 * day), 1, "among the newest");
+        for room in Arc::make_mut(&mut store.disk.disk().tables).rooms.values_mut() {
+            room.operations += OPERATIONS_KEPT - 1;
+        }
+        write(&mut store, 2 * day, |tx| operation(tx, "r", "new"));
+        assert_eq!(count(&mut store, day), 2, "not a day old");
+        assert_eq!(count(&mut store, 3 * day), 1);
+    }
+}

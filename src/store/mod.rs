@@ -1,0 +1,75 @@
+//! The store: the only authority on what happened, and the only maker of what a room's members may be shown.
+//!
+//! ```text
+//!  reactors ──Job──▶ worker: queue per room ─▶ batch (round-robin over rooms) ─▶ transaction ─▶ commit ─┐
+//!      ▲                                                                                                 │
+//!      └──────────────── Delivery { committed, signals, answers } ◀── encode once per dialect ◀──────────┘
+//!
+//!  reactors ─Question─▶ readers: one snapshot ─▶ Delivery::{Answer, Page}
+//! ```
+//!
+//! Invariants: nothing of a batch leaves the worker before its commit returned ([`Committed`] has no constructor outside
+//! this folder, and a room's member takes nothing else); a room always goes to the same worker; seqs are allocated by the
+//! committing transaction; after a commit with unknown outcome nothing more is written and every later job is told so.
+//!
+//! Never here: a socket, a vocabulary (a dialect's code is called, not known).
+
+mod committed;
+pub mod memory;
+mod queue;
+pub mod reader;
+pub mod seam;
+pub mod sqlite;
+pub mod worker;
+
+pub use committed::{Committed, Page, Reset};
+pub use seam::{CommitError, Keep, Retention, Snapshots, Store};
+
+use crate::dialect::{Asker, Read, Reply, Signal, Write};
+use crate::ids::{ConnId, RoomName, Seq};
+
+/// A write under way to its worker.
+#[derive(Debug)]
+pub struct Job {
+    /// Whom the answer is for; none for the server's own writes.
+    pub to: Option<ConnId>,
+    pub asker: Asker,
+    pub write: Box<Write>,
+}
+
+/// A read under way to a reader.
+#[derive(Debug)]
+pub enum Question {
+    Ask {
+        to: ConnId,
+        read: Box<Read>,
+    },
+    /// The events of `room` after `after`, for members behind on `reactor`.
+    Page {
+        reactor: u8,
+        room: RoomName,
+        after: Seq,
+        listeners: u8,
+    },
+}
+
+/// What a worker or reader sends to a reactor.
+#[derive(Debug)]
+pub enum Delivery {
+    /// Everything one commit has for this reactor, in commit order.
+    Batch {
+        committed: Vec<Committed>,
+        signals: Vec<Signal>,
+        answers: Vec<Answer>,
+    },
+    Answer(Answer),
+    Page(Page),
+    /// The store has failed for good: close everybody, the process is about to end.
+    Broken,
+}
+
+#[derive(Debug)]
+pub struct Answer {
+    pub to: ConnId,
+    pub reply: Reply,
+}
