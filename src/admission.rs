@@ -1,0 +1,180 @@
+//! The door: what a request's head leads to, and if to nothing, why. One pure decision, which `commitcast explain` replays.
+//!
+//! The order is the order of blame: a malformed upgrade is told so before its Origin is judged, an Origin before a token,
+//! because whoever debugs a refusal should mend the outermost fault first. An unknown path comes before all of it: it is a
+//! 404, never a 403 (three of the five documents this server answers are about an unexplained 403).
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::auth::{self, Credential, Mode, Principal, Shown, peer, rights::Verb};
+use crate::clock::Wall;
+use crate::config::{Live, Style};
+use crate::dialect::{self, Name, Route, Target};
+use crate::http::{Head, Method, Reason, Reject, cors, upgrade};
+
+/// Where a request came in.
+#[derive(Clone, Copy, Debug)]
+pub struct Door<'a> {
+    pub live: &'a Live,
+    /// What the listener serves.
+    pub dialects: &'a [Name],
+    pub peer: SocketAddr,
+    pub now: Wall,
+    pub draining: bool,
+}
+
+/// The server's own endpoints, the same on every listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    Health,
+    Live,
+    Ready,
+    Metrics,
+}
+
+/// A request let in.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Admitted {
+    Service(Service),
+    /// The page may ask; nothing is done yet.
+    Preflight,
+    /// For this user.
+    Endpoint(Name, Arc<str>),
+    Socket(Box<Socket>),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Socket {
+    pub target: Target,
+    pub principal: Principal,
+    pub accept: [u8; 28],
+    /// The subprotocol to choose.
+    pub protocol: Option<String>,
+    pub close_style: bool,
+}
+
+/// A decision, with what its log line and its reply need.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    pub client: IpAddr,
+    /// The page's origin, when it is allowed: CORS headers go with every reply, refusals included.
+    pub origin: Option<String>,
+    pub outcome: Result<Admitted, Refused>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Refused {
+    pub reject: Reject,
+    /// The handshake itself is sound, and the dialect refuses by accepting and closing: this is the accept value.
+    pub accept: Option<[u8; 28]>,
+}
+
+impl From<Reject> for Refused {
+    fn from(reject: Reject) -> Refused {
+        Refused { reject, accept: None }
+    }
+}
+
+pub fn decide(head: &Head<'_>, door: &Door<'_>) -> Decision {
+    let client = peer::client_address(door.peer.ip(), head.header_all("x-forwarded-for"), &door.live.trusted);
+    let mut origin = None;
+    let outcome = judge(head, door, &mut origin);
+    Decision { client, origin, outcome }
+}
+
+fn judge(head: &Head<'_>, door: &Door<'_>, origin: &mut Option<String>) -> Result<Admitted, Refused> {
+    if let Some(service) = service(head.path) {
+        return match head.method {
+            Method::Get | Method::Head => Ok(Admitted::Service(service)),
+            _ => Err(Reject::new(Reason::Method, "this endpoint answers GET").into()),
+        };
+    }
+    let route = dialect::route(head.path)?;
+    let served = |name: Name| door.dialects.contains(&name);
+    match route {
+        Some(Route::Socket(target)) if served(target.dialect()) && debug_if_needed(&target, door) => {
+            socket(head, door, target, origin).map(|socket| Admitted::Socket(Box::new(socket)))
+        }
+        Some(Route::Endpoint(name)) if served(name) => endpoint(head, door, name, origin),
+        _ => Err(Reject::new(Reason::UnknownPath, format!("nothing is served at {}", shown_path(head.path))).into()),
+    }
+}
+
+fn service(path: &str) -> Option<Service> {
+    match path {
+        "/health" => Some(Service::Health),
+        "/healthz" => Some(Service::Live),
+        "/readyz" => Some(Service::Ready),
+        "/metrics" => Some(Service::Metrics),
+        _ => None,
+    }
+}
+
+/// The echo exists for conformance suites and measuring, not for the public.
+fn debug_if_needed(target: &Target, door: &Door<'_>) -> bool {
+    !matches!(target, Target::Echo) || door.live.policy(Name::Native).mode == Mode::Debug
+}
+
+fn socket(head: &Head<'_>, door: &Door<'_>, target: Target, origin: &mut Option<String>) -> Result<Socket, Refused> {
+    let upgrade = upgrade::check(head)?;
+    let name = target.dialect();
+    let close_style = door.live.refuse(name) == Style::Close;
+    let in_style = |reject: Reject| Refused { reject, accept: close_style.then_some(upgrade.accept) };
+    if door.draining {
+        return Err(in_style(Reject::new(Reason::Draining, "the server is shutting down")));
+    }
+    let principal = identify(head, door, name, origin).map_err(in_style)?;
+    let protocol = chosen_protocol(&upgrade.protocols, principal.via);
+    Ok(Socket { target, principal, accept: upgrade.accept, protocol, close_style })
+}
+
+/// A browser drops a connection on which none of its offered subprotocols was chosen; the originals never chose one. The
+/// one that carries the token is chosen only when nothing else was on offer.
+fn chosen_protocol(offered: &[&str], via: Credential) -> Option<String> {
+    match (via, offered) {
+        (Credential::Protocol(0), [token]) => Some((*token).to_owned()),
+        _ => None,
+    }
+}
+
+fn endpoint(head: &Head<'_>, door: &Door<'_>, name: Name, origin: &mut Option<String>) -> Result<Admitted, Refused> {
+    if head.wants_upgrade() {
+        // Our own endpoints never become sockets; the answer is the plain one (threat row 14).
+        log::debug!("an upgrade was asked of the endpoint {}", shown_path(head.path));
+    }
+    if cors::is_preflight(head) {
+        let allowed = door.live.origins(name).check(head.header_all("origin"), false)?;
+        *origin = allowed.map(|origin| origin.as_str().to_owned());
+        return Ok(Admitted::Preflight);
+    }
+    if door.draining {
+        return Err(Reject::new(Reason::Draining, "the server is shutting down").into());
+    }
+    let principal = identify(head, door, name, origin)?;
+    let verb = match head.method {
+        Method::Get | Method::Head => Verb::Read,
+        _ => Verb::Write,
+    };
+    // A request names a prompt by any of its spellings, and which room that is only the store knows. So over HTTP the
+    // right must cover all of them; sockets are judged by their canonical room.
+    if !principal.rights.allows("doc:*", verb) {
+        let detail = format!("{} on doc:* is not granted", verb.as_str());
+        return Err(Reject::new(Reason::Forbidden, detail).into());
+    }
+    Ok(Admitted::Endpoint(name, principal.user))
+}
+
+/// Origin first, then the credential.
+fn identify(head: &Head<'_>, door: &Door<'_>, name: Name, origin: &mut Option<String>) -> Result<Principal, Reject> {
+    let policy = door.live.policy(name);
+    let shown = Shown::of(head, policy);
+    let allowed = door.live.origins(name).check(head.header_all("origin"), shown.has_only_cookie())?;
+    *origin = allowed.map(|origin| origin.as_str().to_owned());
+    auth::authenticate(policy, &shown, peer::is_trusted(door.peer.ip(), &door.live.trusted), door.now)
+}
+
+/// A path for a human's eyes: bounded, and free of what a terminal would act on.
+fn shown_path(path: &str) -> String {
+    path.chars().filter(|letter| !letter.is_control()).take(120).collect()
+}

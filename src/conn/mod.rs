@@ -1,0 +1,536 @@
+//! The machine of one client: bytes and the time go in, steps and bytes come out. It owns no socket and reads no clock.
+//!
+//! ```text
+//!            ┌────────── answered, keep-alive ──────────┐
+//!            ▼                                          │
+//!  accept ─▶ Head ──request──▶ Asked ──101──▶ Open ──close, fault──▶ Closing ──end of stream or deadline──▶ Dead
+//!            └──refused, or Connection: close──────────────────────────▲
+//! ```
+//!
+//! * *Head* collects one HTTP request. *Asked* waits for the store and reads nothing. *Open* is a WebSocket. *Closing* has
+//!   said its last word: when that is written the sending side is shut, and what still comes in is thrown away until the
+//!   peer ends the stream, because closing a socket with unread input makes the kernel send a reset that can overtake our
+//!   last frame.
+//! * What a client asks for while an earlier question of its own is out is *parked*: it stays in `tail` or `parked`, and the
+//!   socket is not read. Replies therefore come in the order of the requests, nothing is dropped, and a full store costs
+//!   memory nowhere.
+//! * Poll interest ([`Connection::wants`]) and the next deadline ([`Connection::lapse`]) are computed from the state, never
+//!   stored beside it.
+
+mod outbox;
+
+pub use outbox::Outbox;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::auth::Principal;
+use crate::auth::rights::Rights;
+use crate::auth::token::LEEWAY_SECONDS;
+use crate::clock::{Mono, Wall};
+use crate::dialect::{Intent, Session};
+use crate::http::{self, Head, Reason, Reject};
+use crate::limits::{
+    BODY_BYTES_MAX, HEAD_DRIBBLE_BYTES, HEAD_READS_MAX, INFLIGHT_WRITES_MAX, Limits, MESSAGE_BYTES_CEILING,
+};
+use crate::ws::decoder::{Bounds, Decoder, Message};
+use crate::ws::{self, Close};
+
+#[derive(Debug)]
+pub struct Connection {
+    phase: Phase,
+    /// Bytes read and not yet used.
+    tail: Vec<u8>,
+    pub outbox: Outbox,
+    /// An intent that had to wait for answers or for room in the store's queue.
+    parked: Option<Box<Intent>>,
+    /// Questions out, not answered.
+    inflight: u16,
+    /// The question out is a read: nothing else may go before it is answered.
+    exclusive: bool,
+    /// When the phase, or the request in it, began.
+    since: Mono,
+    /// When the peer was last heard.
+    heard: Mono,
+    /// When the ping without a pong was sent.
+    pinged: Option<Mono>,
+    /// When the socket last took a byte, while it would not take them all.
+    blocked: Option<Mono>,
+    /// When the oldest question out was asked.
+    asked: Mono,
+}
+
+#[derive(Debug)]
+pub enum Phase {
+    Head { reads: u32, body: bool, first: bool },
+    Asked(Box<Asked>),
+    Open(Open),
+    Closing { shut: bool },
+    Dead,
+}
+
+/// A WebSocket.
+#[derive(Debug)]
+pub struct Open {
+    decoder: Decoder,
+    pub session: Session,
+    pub actor: Arc<str>,
+    pub rights: Arc<Rights>,
+    /// Unix seconds after which the credential is worth nothing.
+    expires: Option<i64>,
+    /// When the message under way began.
+    begun: Option<Mono>,
+}
+
+/// An HTTP request that is with the store, and how its answer is to be framed.
+#[derive(Debug)]
+pub struct Asked {
+    pub framing: Framing,
+    pub actor: Arc<str>,
+    pub handshake: Option<Handshake>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Framing {
+    pub keep_alive: bool,
+    pub head_only: bool,
+    /// The page's origin, allowed: CORS headers go with the answer.
+    pub origin: Option<String>,
+}
+
+/// A valid upgrade, held until the dialect has opened its room.
+#[derive(Clone, Debug)]
+pub struct Handshake {
+    pub accept: [u8; 28],
+    pub protocol: Option<String>,
+    pub principal: Principal,
+    /// Set when the dialect has found the room: what the socket becomes with the welcome.
+    pub session: Option<Session>,
+    /// Refuse by accepting and closing with a code, because browsers cannot read a refused handshake.
+    pub close_style: bool,
+    /// What the log line says.
+    pub target: String,
+}
+
+/// What one call of [`Connection::next`] found.
+#[derive(Debug)]
+pub enum Step<'a> {
+    /// Everything was used; more must be read.
+    More,
+    /// Something was dealt with on the spot; go on.
+    Handled,
+    Request {
+        head: Box<Head<'a>>,
+        body: &'a [u8],
+    },
+    Reject(Reject),
+    Intent(Intent),
+    /// The peer closed; its close was answered.
+    PeerClosed,
+    /// The peer broke the protocol: close with this.
+    Fault(Close),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wants {
+    pub read: bool,
+    pub write: bool,
+}
+
+/// A deadline that is named by what its passing means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lapse {
+    /// No complete request in time.
+    Handshake,
+    /// Nothing asked on a kept-alive connection.
+    Idle,
+    /// The store has not answered.
+    Answer,
+    /// Silence: ask whether the peer is there.
+    Ping,
+    /// It is not.
+    Pong,
+    /// It takes none of the bytes that wait for it.
+    Stall,
+    /// A message was begun and not finished.
+    Message,
+    /// The credential has run out.
+    Credential,
+    /// The close was not answered.
+    Close,
+}
+
+/// A token is compared with the wall clock at least this often, so that a stepped clock is noticed.
+const CREDENTIAL_CHECK: Duration = Duration::from_secs(5);
+
+impl Connection {
+    pub fn new(now: Mono) -> Connection {
+        Connection {
+            phase: Phase::Head { reads: 0, body: false, first: true },
+            tail: Vec::new(),
+            outbox: Outbox::default(),
+            parked: None,
+            inflight: 0,
+            exclusive: false,
+            since: now,
+            heard: now,
+            pinged: None,
+            blocked: None,
+            asked: now,
+        }
+    }
+
+    pub fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    pub fn open(&self) -> Option<&Open> {
+        match &self.phase {
+            Phase::Open(open) => Some(open),
+            _ => None,
+        }
+    }
+
+    pub fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open(_))
+    }
+
+    pub fn is_dead(&self) -> bool {
+        matches!(self.phase, Phase::Dead)
+    }
+
+    pub fn is_closing(&self) -> bool {
+        matches!(self.phase, Phase::Closing { .. } | Phase::Dead)
+    }
+
+    // ---- what comes in ------------------------------------------------------------------------------------------------
+
+    /// May the next step be taken? If not, bytes wait in the tail and in the kernel.
+    pub fn accepts(&self, limits: &Limits) -> bool {
+        let free = self.parked.is_none() && self.outbox.bytes() <= limits.outbox;
+        match self.phase {
+            Phase::Head { .. } => free,
+            Phase::Open(_) => free && !self.exclusive && self.inflight < INFLIGHT_WRITES_MAX,
+            Phase::Closing { .. } => true,
+            Phase::Asked(_) | Phase::Dead => false,
+        }
+    }
+
+    /// Bytes that were read before and not used: they come before anything fresh.
+    pub fn take_tail(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.tail)
+    }
+
+    pub fn has_tail(&self) -> bool {
+        !self.tail.is_empty()
+    }
+
+    pub fn keep_tail(&mut self, bytes: Vec<u8>) {
+        if !self.is_closing() {
+            self.tail = bytes;
+        }
+    }
+
+    pub fn heard(&mut self, now: Mono) {
+        self.heard = now;
+        if let Phase::Head { reads, .. } = &mut self.phase {
+            *reads += 1;
+        }
+    }
+
+    /// Takes one step through `input`, whose used bytes are counted in the result. Replies that need nobody go to `out`.
+    pub fn next<'a>(
+        &mut self,
+        input: &'a mut [u8],
+        limits: &Limits,
+        now: (Mono, Wall),
+        out: &mut Vec<u8>,
+    ) -> (usize, Step<'a>) {
+        match &mut self.phase {
+            Phase::Head { reads, body, .. } => next_request(input, *reads, body),
+            Phase::Open(open) => {
+                let bounds = match open.session {
+                    // A conformance suite sends what it likes (DESIGN.md section 1).
+                    Session::Echo => Bounds { message: MESSAGE_BYTES_CEILING, fragments: u32::MAX },
+                    _ => Bounds { message: limits.message, fragments: limits.fragments },
+                };
+                let (used, step) = open.next(input, bounds, now, out);
+                if matches!(step, Step::Handled | Step::Intent(_) | Step::More) {
+                    self.pinged = None;
+                }
+                (used, step)
+            }
+            Phase::Closing { .. } | Phase::Dead | Phase::Asked(_) => (input.len(), Step::More),
+        }
+    }
+
+    // ---- questions and answers ----------------------------------------------------------------------------------------
+
+    /// A reply that needs nobody may go out now, without overtaking an answer.
+    pub fn may_reply(&self) -> bool {
+        self.inflight == 0
+    }
+
+    pub fn may_write(&self) -> bool {
+        !self.exclusive && self.inflight < INFLIGHT_WRITES_MAX
+    }
+
+    pub fn asked(&mut self, exclusive: bool, now: Mono) {
+        if self.inflight == 0 {
+            self.asked = now;
+        }
+        self.inflight += 1;
+        self.exclusive = exclusive;
+    }
+
+    /// One question was answered.
+    pub fn answered(&mut self, now: Mono) {
+        self.inflight = self.inflight.saturating_sub(1);
+        self.asked = now;
+        if self.inflight == 0 {
+            self.exclusive = false;
+        }
+        self.heard = self.heard.max(now);
+    }
+
+    pub fn waits(&self) -> bool {
+        self.inflight > 0 || self.parked.is_some()
+    }
+
+    pub fn park(&mut self, intent: Intent, now: Mono) {
+        debug_assert!(self.parked.is_none(), "one intent is parked at a time");
+        if self.inflight == 0 {
+            self.asked = now;
+        }
+        self.parked = Some(Box::new(intent));
+    }
+
+    pub fn unpark(&mut self) -> Option<Intent> {
+        self.parked.take().map(|intent| *intent)
+    }
+
+    // ---- changes of phase ---------------------------------------------------------------------------------------------
+
+    /// A request is being dealt with.
+    pub fn ask(&mut self, asked: Asked, now: Mono) {
+        self.since = now;
+        self.asked = now;
+        self.phase = Phase::Asked(Box::new(asked));
+    }
+
+    pub fn asked_of_mut(&mut self) -> Option<&mut Asked> {
+        match &mut self.phase {
+            Phase::Asked(asked) => Some(asked),
+            _ => None,
+        }
+    }
+
+    pub fn asked_of(&self) -> Option<&Asked> {
+        match &self.phase {
+            Phase::Asked(asked) => Some(asked),
+            _ => None,
+        }
+    }
+
+    /// The 101 is on its way.
+    pub fn upgrade(&mut self, session: Session, principal: &Principal, now: Mono) {
+        self.since = now;
+        self.heard = now;
+        self.phase = Phase::Open(Open {
+            decoder: Decoder::default(),
+            session,
+            actor: principal.user.clone(),
+            rights: principal.rights.clone(),
+            // Believed as long as at the door, or a token let in within its leeway would be closed at once.
+            expires: principal.expires_at.map(|at| at.saturating_add(LEEWAY_SECONDS)),
+            begun: None,
+        });
+    }
+
+    /// The response is on its way; another request may follow.
+    pub fn again(&mut self, now: Mono) {
+        self.since = now;
+        self.phase = Phase::Head { reads: 0, body: false, first: false };
+    }
+
+    /// The last word is on its way.
+    pub fn close(&mut self, now: Mono) {
+        if !self.is_closing() {
+            self.since = now;
+            self.phase = Phase::Closing { shut: false };
+            self.tail = Vec::new();
+            self.parked = None;
+        }
+    }
+
+    /// Everything is written: is it time to shut the sending side? Says so once.
+    pub fn must_shut(&mut self) -> bool {
+        match &mut self.phase {
+            Phase::Closing { shut } if !*shut && self.outbox.is_empty() => {
+                *shut = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub fn die(&mut self) {
+        self.phase = Phase::Dead;
+        self.tail = Vec::new();
+        self.parked = None;
+        self.outbox.clear();
+    }
+
+    // ---- the socket's side --------------------------------------------------------------------------------------------
+
+    /// The socket took some bytes and would not take more.
+    pub fn block(&mut self, progressed: bool, now: Mono) {
+        if progressed || self.blocked.is_none() {
+            self.blocked = Some(now);
+        }
+    }
+
+    pub fn unblock(&mut self) {
+        self.blocked = None;
+    }
+
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.is_some()
+    }
+
+    pub fn pinged(&mut self, now: Mono) {
+        self.pinged = Some(now);
+    }
+
+    /// What to wait for, derived from the state.
+    pub fn wants(&self) -> Wants {
+        // Reading is not switched off while a client waits: the table remembers that its bytes are unread, and two calls
+        // to the kernel per question would buy nothing. TCP's window stops a client that goes on sending.
+        Wants { read: !self.is_dead(), write: self.blocked.is_some() }
+    }
+
+    /// The nearest deadline and what its passing means; a peer that cannot be heard now is not blamed for its silence.
+    pub fn lapse(&self, now: (Mono, Wall), limits: &Limits) -> Option<(Mono, Lapse)> {
+        let stall = self.blocked.map(|since| (since.after(limits.stall), Lapse::Stall));
+        let nearest = match &self.phase {
+            Phase::Dead => None,
+            Phase::Closing { .. } => Some((self.since.after(limits.close), Lapse::Close)),
+            Phase::Asked(_) => Some((self.asked.after(limits.answer), Lapse::Answer)),
+            Phase::Head { body: true, .. } => Some((self.since.after(limits.message_time), Lapse::Handshake)),
+            Phase::Head { first: false, reads: 0, .. } => Some((self.since.after(limits.keep_alive), Lapse::Idle)),
+            Phase::Head { .. } => Some((self.since.after(limits.handshake), Lapse::Handshake)),
+            Phase::Open(open) => {
+                let alive = if self.blocked.is_some() || !self.accepts(limits) {
+                    None
+                } else if let Some(pinged) = self.pinged {
+                    Some((pinged.after(limits.pong), Lapse::Pong))
+                } else {
+                    Some((self.heard.after(limits.ping), Lapse::Ping))
+                };
+                let answer = self.waits().then(|| (self.asked.after(limits.answer), Lapse::Answer));
+                let message = open.begun.map(|begun| (begun.after(limits.message_time), Lapse::Message));
+                let credential = open.expires.map(|expires| {
+                    let left = Duration::from_secs(expires.saturating_sub(now.1.unix_seconds()).max(0) as u64);
+                    (now.0.after(left.min(CREDENTIAL_CHECK)), Lapse::Credential)
+                });
+                [alive, answer, message, credential].into_iter().flatten().min_by_key(|(at, _)| *at)
+            }
+        };
+        [nearest, stall].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    /// The credential is worth nothing any more.
+    pub fn has_expired(&self, wall: Wall) -> bool {
+        self.open().and_then(|open| open.expires).is_some_and(|expires| expires <= wall.unix_seconds())
+    }
+
+    /// What the log line of a refusal or a close says of it.
+    pub fn age(&self, now: Mono) -> Duration {
+        now.since(self.since)
+    }
+
+    #[cfg(any(test, debug_assertions))]
+    pub fn check_invariants(&self) {
+        self.outbox.check_invariants();
+        assert!(!self.exclusive || self.inflight == 1);
+        assert!(self.inflight <= INFLIGHT_WRITES_MAX);
+        if matches!(self.phase, Phase::Dead) {
+            assert!(self.tail.is_empty() && self.parked.is_none() && self.outbox.is_empty());
+        }
+    }
+}
+
+/// One HTTP request out of `input`, when it is all there.
+fn next_request<'a>(input: &'a mut [u8], reads: u32, body_begun: &mut bool) -> (usize, Step<'a>) {
+    let input: &'a [u8] = input;
+    match http::head::parse(input) {
+        Err(reject) => (input.len(), Step::Reject(reject)),
+        Ok(None) if reads > HEAD_READS_MAX && input.len() < reads as usize * HEAD_DRIBBLE_BYTES => {
+            let detail = format!("{reads} reads brought {} bytes of an unfinished head", input.len());
+            (input.len(), Step::Reject(Reject::new(Reason::Dribble, detail)))
+        }
+        Ok(None) => (0, Step::More),
+        Ok(Some((head, used))) => {
+            let declared = if head.wants_upgrade() { 0 } else { head.content_length.unwrap_or(0) };
+            if declared > BODY_BYTES_MAX as u64 {
+                let detail = format!("a body of {declared} bytes; the limit is {BODY_BYTES_MAX}");
+                return (input.len(), Step::Reject(Reject::new(Reason::BodyTooBig, detail)));
+            }
+            let end = used + declared as usize;
+            match input.get(used..end) {
+                Some(body) => {
+                    *body_begun = false;
+                    (end, Step::Request { head: Box::new(head), body })
+                }
+                None => {
+                    *body_begun = true;
+                    (0, Step::More)
+                }
+            }
+        }
+    }
+}
+
+impl Open {
+    fn next<'a>(
+        &mut self,
+        input: &'a mut [u8],
+        bounds: Bounds,
+        now: (Mono, Wall),
+        out: &mut Vec<u8>,
+    ) -> (usize, Step<'a>) {
+        let step = match self.decoder.next(input, bounds) {
+            Ok(step) => step,
+            Err(fault) => return (0, Step::Fault(fault.close())),
+        };
+        let used = step.consumed;
+        let found = match step.message {
+            None => Step::More,
+            Some(Message::Text(text)) => match &mut self.session {
+                Session::Echo => {
+                    ws::frame::put_text(out, text.as_bytes());
+                    Step::Handled
+                }
+                session => Step::Intent(session.on_text(text, now.1)),
+            },
+            Some(Message::Binary(bytes)) => match &mut self.session {
+                Session::Echo => {
+                    ws::frame::put_binary(out, bytes);
+                    Step::Handled
+                }
+                session => Step::Intent(session.on_binary(bytes, now.1)),
+            },
+            Some(Message::Ping(payload)) => {
+                ws::frame::put_pong(out, payload);
+                Step::Handled
+            }
+            Some(Message::Pong(_)) => Step::Handled,
+            Some(Message::Close(close)) => {
+                ws::frame::put_close(out, Close::echo(close).as_ref());
+                Step::PeerClosed
+            }
+        };
+        self.begun = if self.decoder.mid_message() { self.begun.or(Some(now.0)) } else { None };
+        (used, found)
+    }
+}

@@ -1,0 +1,122 @@
+//! When to look at a connection again: a wheel of coarse ticks, entered lazily.
+//!
+//! A connection's deadline is derived from its state (`Connection::lapse`) and moves with every message, mostly further
+//! away. So the wheel holds at most a few entries a connection and none is ever cancelled: an entry that surfaces is
+//! compared with what the connection is armed for, and then with its present deadline. 128 ms are fine enough for
+//! deadlines of seconds.
+
+use std::time::Duration;
+
+use crate::clock::Mono;
+use crate::ids::ConnId;
+
+const TICK: u64 = 128_000_000;
+/// 131 s: beyond the longest default deadline; a later one surfaces early and is entered again.
+const BUCKETS: usize = 1024;
+
+#[derive(Debug)]
+pub struct Deadlines {
+    buckets: Vec<Vec<(ConnId, u64)>>,
+    /// One bit a bucket: something is in it.
+    occupied: [u64; BUCKETS / 64],
+    /// The next tick to be looked at.
+    tick: u64,
+    len: usize,
+}
+
+impl Default for Deadlines {
+    fn default() -> Deadlines {
+        Deadlines { buckets: vec![Vec::new(); BUCKETS], occupied: [0; BUCKETS / 64], tick: 1, len: 0 }
+    }
+}
+
+impl Deadlines {
+    /// The tick by which `at` has passed, never in the past.
+    pub fn tick_of(&self, at: Mono) -> u64 {
+        (at.0.div_ceil(TICK)).clamp(self.tick, self.tick + BUCKETS as u64 - 1)
+    }
+
+    pub fn enter(&mut self, id: ConnId, tick: u64) {
+        let bucket = (tick % BUCKETS as u64) as usize;
+        if let Some(entries) = self.buckets.get_mut(bucket) {
+            entries.push((id, tick));
+            self.occupied[bucket / 64] |= 1 << (bucket % 64);
+            self.len += 1;
+        }
+    }
+
+    /// Gives out the entries whose tick has come.
+    pub fn due(&mut self, now: Mono, into: &mut Vec<(ConnId, u64)>) {
+        let last = now.0 / TICK;
+        if self.len == 0 {
+            self.tick = self.tick.max(last + 1);
+            return;
+        }
+        while self.tick <= last && self.len > 0 {
+            let bucket = (self.tick % BUCKETS as u64) as usize;
+            if self.occupied[bucket / 64] & (1 << (bucket % 64)) != 0 {
+                self.occupied[bucket / 64] &= !(1 << (bucket % 64));
+                if let Some(entries) = self.buckets.get_mut(bucket) {
+                    self.len -= entries.len();
+                    into.append(entries);
+                    *entries = Vec::new();
+                }
+            }
+            self.tick += 1;
+        }
+        self.tick = self.tick.max(last + 1);
+    }
+
+    /// How long until an entry may be due.
+    pub fn patience(&self, now: Mono) -> Option<Duration> {
+        if self.len == 0 {
+            return None;
+        }
+        let ahead = (0..BUCKETS as u64).find(|ahead| {
+            let bucket = ((self.tick + ahead) % BUCKETS as u64) as usize;
+            self.occupied[bucket / 64] & (1 << (bucket % 64)) != 0
+        })?;
+        Some(Mono((self.tick + ahead) * TICK).since(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(slot: u32) -> ConnId {
+        ConnId { reactor: 0, slot, generation: 1 }
+    }
+
+    #[test]
+    fn nothing_is_due_early_and_nothing_is_forgotten() {
+        let mut wheel = Deadlines::default();
+        let mut due = Vec::new();
+        for (slot, seconds) in [(1, 1u64), (2, 2), (3, 100), (4, 1000)] {
+            let tick = wheel.tick_of(Mono(seconds * 1_000_000_000));
+            wheel.enter(id(slot), tick);
+        }
+        for millis in (0..131_000).step_by(100) {
+            let now = Mono(millis * 1_000_000);
+            wheel.due(now, &mut due);
+            let slots: Vec<u32> = due.iter().map(|(id, _)| id.slot).collect();
+            assert_eq!(slots.contains(&1), millis >= 1024, "at {millis} ms");
+            assert_eq!(slots.contains(&2), millis >= 2048, "at {millis} ms");
+        }
+        assert!(due.len() == 4, "the far one surfaces within the wheel's horizon: {due:?}");
+        assert_eq!(wheel.patience(Mono(0)), None);
+    }
+
+    #[test]
+    fn the_wait_ends_with_the_nearest_entry() {
+        let mut wheel = Deadlines::default();
+        wheel.due(Mono(5_000_000_000), &mut Vec::new());
+        let tick = wheel.tick_of(Mono(6_000_000_000));
+        wheel.enter(id(1), tick);
+        let patience = wheel.patience(Mono(5_000_000_000));
+        assert!(
+            patience.is_some_and(|wait| wait >= Duration::from_millis(1000) && wait < Duration::from_millis(1200)),
+            "{patience:?}"
+        );
+    }
+}

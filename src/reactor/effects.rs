@@ -1,0 +1,446 @@
+//! What a request, a message or an answer leads to. The only place that joins connections, rooms, dialects and the store.
+
+use bytes::Bytes;
+
+use super::Reactor;
+use super::poller::Poller;
+use crate::admission::{self, Admitted, Door, Socket};
+use crate::auth::redact::redact_target;
+use crate::auth::rights::Verb;
+use crate::conn::{Asked, Framing, Handshake, Phase};
+use crate::dialect::{self, Asker, Failure, FileTask, Intent, Opening, Read, Reply, Session, Write};
+use crate::http::{Head, Method, Reason, Reject, Response, cors, reply};
+use crate::ids::{ConnId, Position, RoomName};
+use crate::limits::EARLY_BYTES_MAX;
+use crate::mailbox::Full;
+use crate::store::{Job, Question};
+use crate::ws::{self, Close};
+
+impl<P: Poller> Reactor<P> {
+    // ---- requests -------------------------------------------------------------------------------------------------------
+
+    /// A complete HTTP request. `early` bytes were sent behind it without waiting.
+    pub(super) fn take_request(&mut self, id: ConnId, head: &Head<'_>, body: &[u8], early: usize) {
+        let Some(entry) = self.table.touch(id) else { return };
+        let (peer, listener) = (entry.peer, usize::from(entry.listener));
+        let dialects = self.wiring.listeners.get(listener).map_or(&[][..], Vec::as_slice);
+        let door = Door { live: &self.live, dialects, peer, now: self.now.1, draining: self.draining };
+        let decision = admission::decide(head, &door);
+        let framing = Framing {
+            keep_alive: head.keep_alive && !self.draining,
+            head_only: head.method == Method::Head,
+            origin: decision.origin,
+        };
+        let target = redact_target(head.target);
+        match decision.outcome {
+            Ok(Admitted::Socket(_)) if early > EARLY_BYTES_MAX => {
+                let reject = Reject::new(Reason::EarlyData, format!("{early} bytes came behind the handshake"));
+                self.log_refusal(id, decision.client, &target, &reject);
+                self.respond(id, &Response::reject(&reject), Framing { keep_alive: false, ..framing });
+            }
+            Ok(Admitted::Socket(socket)) => self.open_socket(id, *socket, framing, &target),
+            Ok(Admitted::Service(service)) => {
+                let response = self.wiring.status.answer(service, self.now.1);
+                self.respond(id, &response, framing);
+            }
+            Ok(Admitted::Preflight) => {
+                let response = cors::preflight(head, framing.origin.as_deref().unwrap_or_default());
+                // The preflight's own headers are all it needs.
+                self.respond(id, &response, Framing { origin: None, ..framing });
+            }
+            Ok(Admitted::Endpoint(name, actor)) => {
+                entry.conn.ask(Asked { framing, actor, handshake: None }, self.now.0);
+                let intent = dialect::endpoint(name, head, body, &decision.client.to_string(), &self.wiring.env);
+                self.take_on(id, intent, &mut Vec::new());
+            }
+            Err(refused) => {
+                self.log_refusal(id, decision.client, &target, &refused.reject);
+                match refused.accept {
+                    Some(accept) => self.accept_and_close(id, &accept, &refused.reject),
+                    // A refused handshake is the end of the connection: what follows is never read as a request.
+                    None => self.respond(
+                        id,
+                        &Response::reject(&refused.reject),
+                        Framing { keep_alive: framing.keep_alive && !head.wants_upgrade(), ..framing },
+                    ),
+                }
+            }
+        }
+    }
+
+    fn open_socket(&mut self, id: ConnId, socket: Socket, framing: Framing, target: &str) {
+        let handshake = Handshake {
+            accept: socket.accept,
+            protocol: socket.protocol,
+            principal: socket.principal,
+            session: None,
+            close_style: socket.close_style,
+            target: target.to_owned(),
+        };
+        let Some(entry) = self.table.touch(id) else { return };
+        let actor = handshake.principal.user.clone();
+        entry.conn.ask(Asked { framing, actor, handshake: Some(handshake) }, self.now.0);
+        match dialect::open(&socket.target) {
+            Opening::Accept { session, greeting, join } => {
+                let position = Position::default();
+                let membership = join.map(|room| self.join(id, &room, &session));
+                let greeting = greeting.map(|payload| ws::frame::text(&payload)).unwrap_or_default();
+                if let Some(Some((room, member))) = membership
+                    && let Some(room) = self.hub.room_mut(room)
+                {
+                    let seq = room.end().max(position.seq);
+                    room.start(member, seq);
+                }
+                self.accept(id, session, greeting);
+            }
+            Opening::Ask(read) => self.take_on(id, Intent::Read(read), &mut Vec::new()),
+            Opening::Refuse(reject) => self.turn_away(id, &reject),
+        }
+    }
+
+    // ---- intents --------------------------------------------------------------------------------------------------------
+
+    /// Does what a client asks for, or parks it when it has to wait.
+    pub(super) fn take_on(&mut self, id: ConnId, intent: Intent, out: &mut Vec<u8>) {
+        let Some(entry) = self.table.touch(id) else { return };
+        match intent {
+            Intent::Ignore => {}
+            Intent::Reply(payload) if entry.conn.may_reply() => ws::frame::put_text(out, &payload),
+            Intent::ReplyThenClose(payload) if entry.conn.may_reply() => {
+                ws::frame::put_text(out, &payload);
+                self.emit(id, out);
+                self.close_with(id, Close::DONE);
+            }
+            Intent::Respond(response) => self.answer_request(id, &response),
+            Intent::Read(read) if entry.conn.may_reply() => self.ask(id, read),
+            Intent::Write(write) if entry.conn.may_write() => self.submit(id, write),
+            Intent::Reload => self.reload(id),
+            waiting => entry.conn.park(waiting, self.now.0),
+        }
+    }
+
+    fn ask(&mut self, id: ConnId, read: Box<Read>) {
+        let asked = self.wiring.readers.post(Question::Ask { to: id, read });
+        let Some(entry) = self.table.touch(id) else { return };
+        match asked {
+            Ok(()) => entry.conn.asked(true, self.now.0),
+            Err(Full(Question::Ask { read, .. })) => {
+                entry.conn.park(Intent::Read(read), self.now.0);
+                self.starved.push(id);
+            }
+            Err(Full(Question::Page { .. })) => {}
+        }
+    }
+
+    fn submit(&mut self, id: ConnId, write: Box<Write>) {
+        let Some(entry) = self.table.touch(id) else { return };
+        let (actor, granted) = match entry.conn.phase() {
+            Phase::Open(open) => (open.actor.clone(), open.rights.allows(write.room.as_str(), Verb::Write)),
+            // Over HTTP the right was judged at the door (admission.rs).
+            Phase::Asked(asked) => (asked.actor.clone(), true),
+            Phase::Head { .. } | Phase::Closing { .. } | Phase::Dead => return,
+        };
+        if !granted {
+            match entry.conn.may_reply() {
+                true => self.answer_socket(id, dialect::failed(&write, Failure::Forbidden)),
+                false => entry.conn.park(Intent::Write(write), self.now.0),
+            }
+            return;
+        }
+        let origin = if entry.conn.is_open() { id.pack() } else { 0 };
+        let shards = self.wiring.writers.len();
+        let Some(writer) = self.wiring.writers.get_mut(write.room.shard(shards)) else { return };
+        let posted = writer.post(Job { to: Some(id), asker: Asker { actor, origin }, write });
+        match posted {
+            Ok(()) => entry.conn.asked(false, self.now.0),
+            Err(Full(job)) => {
+                entry.conn.park(Intent::Write(job.write), self.now.0);
+                self.starved.push(id);
+            }
+        }
+    }
+
+    fn reload(&mut self, id: ConnId) {
+        let posted = self.wiring.files.as_mut().map(|files| files.post(FileTask::Reload { to: id }));
+        let Some(entry) = self.table.touch(id) else { return };
+        match posted {
+            Some(Ok(())) => entry.conn.asked(true, self.now.0),
+            Some(Err(_)) => self.answer_request(id, &Response::reject(&Failure::Busy.reject())),
+            None => self.answer_request(id, &dialect::nothing_to_reload()),
+        }
+    }
+
+    /// Clients whose operation found the queue full, now that it may have room.
+    pub(super) fn feed_the_starved(&mut self) {
+        if self.starved.is_empty() || !self.wiring.writers.iter().all(crate::mailbox::Mailbox::has_room) {
+            return;
+        }
+        for id in std::mem::take(&mut self.starved) {
+            self.resume(id);
+            // Or it was a page of the log that could not be asked for.
+            self.unflushed.push(id);
+        }
+    }
+
+    // ---- answers --------------------------------------------------------------------------------------------------------
+
+    /// The store has answered a question of this connection, if it is still there.
+    pub(super) fn take_answer(&mut self, id: ConnId, reply: Reply) {
+        let Some(entry) = self.table.touch(id) else { return };
+        entry.conn.answered(self.now.0);
+        match entry.conn.phase() {
+            Phase::Open(_) => self.answer_socket(id, reply),
+            Phase::Asked(asked) if asked.handshake.is_some() => self.answer_handshake(id, reply),
+            Phase::Asked(_) => self.answer_endpoint(id, reply),
+            // The client gave up waiting, or left: its question was carried out all the same.
+            Phase::Head { .. } | Phase::Closing { .. } | Phase::Dead => {}
+        }
+        self.resume(id);
+    }
+
+    fn answer_socket(&mut self, id: ConnId, reply: Reply) {
+        match reply {
+            Reply::Silence => {}
+            Reply::Frame(frame) => self.queue(id, frame),
+            Reply::Close(reject) => self.close_with(id, Close::refusing(&reject)),
+            other => {
+                log::error!("{id}: an answer that no socket can be given: {other:?}");
+                self.close_with(id, Close::INTERNAL);
+            }
+        }
+    }
+
+    fn answer_endpoint(&mut self, id: ConnId, reply: Reply) {
+        match reply {
+            Reply::Response(response) => self.answer_request(id, &response),
+            Reply::Reject(reject) | Reply::Close(reject) => self.answer_request(id, &Response::reject(&reject)),
+            other => {
+                log::error!("{id}: an answer that no request can be given: {other:?}");
+                self.answer_request(id, &Response::reject(&Reject::new(Reason::Internal, "a wrong kind of answer")));
+            }
+        }
+    }
+
+    /// Directory first, history second: the room is joined before its snapshot is asked for, so that what is committed in
+    /// between is delivered and what was committed before is in the snapshot.
+    fn answer_handshake(&mut self, id: ConnId, reply: Reply) {
+        match reply {
+            Reply::Found { room, session, welcome } => {
+                let Some(entry) = self.table.touch(id) else { return };
+                let Some(handshake) = entry.conn.asked_of_mut().and_then(|asked| asked.handshake.as_mut()) else {
+                    return;
+                };
+                if !handshake.principal.rights.allows(room.as_str(), Verb::Read) {
+                    self.turn_away(id, &Reject::new(Reason::Forbidden, "reading this room is not granted"));
+                    return;
+                }
+                handshake.session = Some(session.clone());
+                self.join(id, &room, &session);
+                self.take_on(id, Intent::Read(welcome), &mut Vec::new());
+            }
+            Reply::Welcome { frame, position } => {
+                let Some(entry) = self.table.touch(id) else { return };
+                let session = entry.conn.asked_of_mut().and_then(|asked| asked.handshake.as_mut()?.session.take());
+                if let Some((room, member)) = entry.memberships.as_slice().first().copied()
+                    && let Some(room) = self.hub.room_mut(room)
+                {
+                    room.start(member, position.seq);
+                }
+                match session {
+                    Some(session) => self.accept(id, session, frame),
+                    None => self.turn_away(id, &Reject::new(Reason::Internal, "a welcome without a room")),
+                }
+            }
+            Reply::Reject(reject) | Reply::Close(reject) => self.turn_away(id, &reject),
+            other => {
+                log::error!("{id}: an answer that no handshake can be given: {other:?}");
+                self.turn_away(id, &Reject::new(Reason::Internal, "a wrong kind of answer"));
+            }
+        }
+    }
+
+    fn join(
+        &mut self,
+        id: ConnId,
+        room: &RoomName,
+        session: &Session,
+    ) -> Option<(crate::room::RoomKey, crate::room::MemberKey)> {
+        let bit = session.dialect().bit();
+        let receipt = (self.hub.entered(room) & bit == 0)
+            .then(|| self.wiring.directory.enter(room, self.wiring.index, self.hub.entered(room) | bit));
+        let membership = self.hub.join(room, receipt, id, session.dialect(), session.hears_itself())?;
+        self.table.touch(id)?.memberships.add(membership);
+        Some(membership)
+    }
+
+    /// The store has been silent for too long. What was never handed over is refused, which is certain; a write that was
+    /// may still come true, so nothing is said of it and the socket is closed.
+    pub(super) fn give_up_waiting(&mut self, id: ConnId) {
+        let Some(entry) = self.table.touch(id) else { return };
+        if entry.conn.may_reply()
+            && let Some(intent) = entry.conn.unpark()
+        {
+            match intent {
+                Intent::Write(write) => self.refuse_unasked(id, dialect::failed(&write, Failure::Busy)),
+                Intent::Read(read) => self.refuse_unasked(id, dialect::read_failed(&read, Failure::Busy)),
+                other => entry.conn.park(other, self.now.0),
+            }
+            return;
+        }
+        let reject = Reject::new(Reason::OutcomeUnknown, "the store has not answered in time");
+        match entry.conn.phase() {
+            Phase::Open(_) => self.close_with(id, Close::refusing(&reject)),
+            _ => self.turn_away(id, &reject),
+        }
+    }
+
+    fn refuse_unasked(&mut self, id: ConnId, reply: Reply) {
+        match self.table.peek(id).map(|entry| entry.conn.is_open()) {
+            Some(true) => self.answer_socket(id, reply),
+            Some(false) => match reply {
+                Reply::Response(response) => self.answer_request(id, &response),
+                _ => self.turn_away(id, &Failure::Busy.reject()),
+            },
+            None => {}
+        }
+        self.resume(id);
+    }
+
+    // ---- what goes out --------------------------------------------------------------------------------------------------
+
+    pub(super) fn queue(&mut self, id: ConnId, frame: Bytes) {
+        if let Some(entry) = self.table.touch(id) {
+            entry.conn.outbox.push(frame);
+            self.unflushed.push(id);
+        }
+    }
+
+    fn accept(&mut self, id: ConnId, session: Session, greeting: Bytes) {
+        let Some(entry) = self.table.touch(id) else { return };
+        let Some(Asked { handshake: Some(handshake), .. }) = entry.conn.asked_of() else { return };
+        let mut head = Vec::with_capacity(256);
+        reply::switching(&mut head, &handshake.accept, handshake.protocol.as_deref());
+        let principal = handshake.principal.clone();
+        log::info!(
+            conn = id.to_string().as_str(), peer = entry.peer.to_string().as_str(),
+            target = handshake.target.as_str(), user = &*principal.user, status = 101;
+            "accepted"
+        );
+        entry.conn.upgrade(session, &principal, self.now.0);
+        entry.conn.outbox.push(head.into());
+        entry.conn.outbox.push(greeting);
+        self.unflushed.push(id);
+        if self.draining {
+            self.leaving.push((self.now.0, id));
+        }
+        // Frames that came with the handshake.
+        self.resume(id);
+    }
+
+    /// Answers the request in hand, in its own framing.
+    fn answer_request(&mut self, id: ConnId, response: &Response) {
+        let framing = self.table.peek(id).and_then(|entry| entry.conn.asked_of()).map(|asked| asked.framing.clone());
+        self.respond(id, response, framing.unwrap_or_default());
+    }
+
+    fn respond(&mut self, id: ConnId, response: &Response, framing: Framing) {
+        let mut out = Vec::with_capacity(response.body.len() + 512);
+        let with_cors;
+        let response = match &framing.origin {
+            Some(origin) => {
+                let mut copy = response.clone();
+                copy.headers.extend(cors::headers(origin));
+                with_cors = copy;
+                &with_cors
+            }
+            None => response,
+        };
+        reply::encode(
+            response,
+            &mut out,
+            reply::Framing { head_only: framing.head_only, keep_alive: framing.keep_alive, date: None },
+        );
+        self.queue(id, out.into());
+        let Some(entry) = self.table.touch(id) else { return };
+        if framing.keep_alive {
+            entry.conn.again(self.now.0);
+        } else {
+            entry.conn.close(self.now.0);
+        }
+    }
+
+    /// Refuses whatever the connection is in the middle of.
+    pub(super) fn turn_away(&mut self, id: ConnId, reject: &Reject) {
+        let Some(entry) = self.table.touch(id) else { return };
+        match entry.conn.phase() {
+            Phase::Open(_) => self.close_with(id, Close::refusing(reject)),
+            Phase::Asked(asked) => {
+                let framing = Framing { keep_alive: false, ..asked.framing.clone() };
+                let handshake = asked.handshake.clone();
+                let peer = entry.peer.ip();
+                match handshake {
+                    Some(handshake) => {
+                        self.log_refusal(id, peer, &handshake.target, reject);
+                        if handshake.close_style {
+                            self.accept_and_close(id, &handshake.accept, reject);
+                        } else {
+                            self.respond(id, &Response::reject(reject), framing);
+                        }
+                    }
+                    None => self.respond(id, &Response::reject(reject), framing),
+                }
+            }
+            Phase::Head { .. } => {
+                let peer = entry.peer.ip();
+                self.log_refusal(id, peer, "-", reject);
+                self.respond(id, &Response::reject(reject), Framing::default());
+            }
+            Phase::Closing { .. } | Phase::Dead => {}
+        }
+    }
+
+    /// Browsers cannot read a refused handshake, so it is accepted and closed with the documented code.
+    fn accept_and_close(&mut self, id: ConnId, accept: &[u8], reject: &Reject) {
+        let mut out = Vec::with_capacity(256);
+        reply::switching(&mut out, accept, None);
+        let close = Close::refusing(reject);
+        ws::frame::put_close(&mut out, Some(&close));
+        self.queue(id, out.into());
+        self.note_close(id, Some(&close));
+    }
+
+    pub(super) fn close_with(&mut self, id: ConnId, close: Close) {
+        let Some(entry) = self.table.touch(id) else { return };
+        if !entry.conn.is_open() {
+            return;
+        }
+        let mut out = Vec::new();
+        ws::frame::put_close(&mut out, Some(&close));
+        self.queue(id, out.into());
+        self.note_close(id, Some(&close));
+    }
+
+    /// The close frame is on its way: by us with `close`, or as the answer to the peer's.
+    pub(super) fn note_close(&mut self, id: ConnId, close: Option<&Close>) {
+        let Some(entry) = self.table.touch(id) else { return };
+        let (code, reason) = close.map_or((0, "by the peer"), |close| (close.code, close.reason.as_ref()));
+        log::info!(
+            conn = id.to_string().as_str(), peer = entry.peer.to_string().as_str(), code = code, reason = reason;
+            "closed"
+        );
+        if let Some(close) = close {
+            self.wiring.status.metrics.closed(close.code);
+        }
+        entry.conn.close(self.now.0);
+    }
+
+    fn log_refusal(&self, id: ConnId, client: std::net::IpAddr, target: &str, reject: &Reject) {
+        let row = reject.row();
+        self.wiring.status.metrics.rejected(row.name);
+        log::info!(
+            conn = id.to_string().as_str(), client = client.to_string().as_str(), target = target,
+            status = row.status, reason = row.name, detail = reject.detail.as_ref();
+            "refused"
+        );
+    }
+}

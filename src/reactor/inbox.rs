@@ -1,0 +1,163 @@
+//! Step 3: what other threads have posted: sockets, deliveries, orders.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::Reactor;
+use super::poller::Poller;
+use crate::conn::Connection;
+use crate::dialect::Signal;
+use crate::http::{Reason, Reject};
+use crate::ids::ConnId;
+use crate::limits::INBOX_BUDGET;
+use crate::room::Look;
+use crate::store::{Delivery, Page};
+
+#[derive(Debug)]
+pub enum Inbound<S> {
+    Socket { socket: S, peer: SocketAddr, listener: u8 },
+    Store(Delivery),
+    Control(Control),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Answer what was asked, tell everybody to go within the window, end when the last one has gone.
+    Drain { window: Duration },
+    /// End now.
+    Stop,
+}
+
+impl<S> From<Delivery> for Inbound<S> {
+    fn from(delivery: Delivery) -> Inbound<S> {
+        Inbound::Store(delivery)
+    }
+}
+
+impl<P: Poller> Reactor<P> {
+    pub(super) fn take_inbox(&mut self) {
+        self.wiring.inbox.open();
+        for _ in 0..INBOX_BUDGET {
+            let Some(item) = self.wiring.inbox.take() else { break };
+            match item {
+                Inbound::Socket { socket, peer, listener } => self.welcome_socket(socket, peer, listener),
+                Inbound::Store(delivery) => self.take_delivery(delivery),
+                Inbound::Control(Control::Drain { window }) => self.begin_draining(window),
+                Inbound::Control(Control::Stop) => self.stopped = true,
+            }
+        }
+        self.feed_the_starved();
+    }
+
+    fn welcome_socket(&mut self, socket: P::Socket, peer: SocketAddr, listener: u8) {
+        let conn = Connection::new(self.now.0);
+        if self.table.insert(socket, conn, peer, listener).is_none() {
+            log::error!("every slot of reactor {} is taken: {peer} was dropped", self.wiring.index);
+            return;
+        }
+        self.counts.accepted += 1;
+    }
+
+    fn take_delivery(&mut self, delivery: Delivery) {
+        match delivery {
+            Delivery::Batch { committed, signals, answers } => {
+                // Answers first: a sender's status is queued before anybody is shown the event.
+                for answer in answers {
+                    self.take_answer(answer.to, answer.reply);
+                }
+                for event in committed {
+                    self.hub.accept(event);
+                }
+                for signal in signals {
+                    self.send_signal(signal);
+                }
+            }
+            Delivery::Answer(answer) => self.take_answer(answer.to, answer.reply),
+            Delivery::Page(page) => self.take_page(page),
+            Delivery::Broken => self.abandon_ship(),
+        }
+    }
+
+    /// A page for members that are behind: everybody who waited looks again.
+    fn take_page(&mut self, page: Page) {
+        let Some(key) = self.hub.find(page.room()) else { return };
+        let (after, reset, failed) = (page.after(), page.reset().cloned(), page.failed());
+        let Some(room) = self.hub.room_mut(key) else { return };
+        let nothing = !failed && reset.is_none() && page.is_empty();
+        let waiting = room.accept_page(page);
+        let mut shown = Vec::new();
+        let mut lost = Vec::new();
+        for member in waiting {
+            let Some(conn) = room.member(member).map(|member| member.conn) else { continue };
+            match &reset {
+                Some(reset) if room.next_of(member).is_some_and(|next| next.0 <= after.0 + 1) => {
+                    shown.push((conn, room.reset(member, reset.seq, &reset.frames)));
+                }
+                None if nothing
+                    && room.next_of(member) == Some(after.next())
+                    && matches!(room.look(member), Look::Missing) =>
+                {
+                    lost.push(conn)
+                }
+                _ => shown.push((conn, None)),
+            }
+        }
+        for (conn, frame) in shown {
+            if let (Some(frame), Some(entry)) = (frame, self.table.touch(conn)) {
+                entry.conn.outbox.push(frame);
+            }
+            self.unflushed.push(conn);
+        }
+        for conn in lost {
+            // The log does not hold what it held: the client comes back and is given a snapshot.
+            self.close_with(conn, crate::ws::Close::POSITION_LOST);
+        }
+        self.counts.lagging_reads += 1;
+    }
+
+    /// A volatile frame: for whoever can take it now.
+    fn send_signal(&mut self, signal: Signal) {
+        let Some(room) = self.hub.find(&signal.room).and_then(|key| self.hub.room(key)) else { return };
+        let members: Vec<_> = room.members().map(|(_, member)| (member.conn, member.dialect)).collect();
+        for (conn, dialect) in members {
+            let frame = signal.frames.of(dialect);
+            let Some(entry) = self.table.touch(conn) else { continue };
+            if frame.is_empty() || !entry.conn.is_open() {
+                continue;
+            }
+            if entry.conn.is_blocked() {
+                self.counts.signals_dropped += 1;
+                continue;
+            }
+            entry.conn.outbox.push(frame.clone());
+            self.unflushed.push(conn);
+        }
+    }
+
+    fn begin_draining(&mut self, window: Duration) {
+        if std::mem::replace(&mut self.draining, true) {
+            return;
+        }
+        let mut leaving: Vec<(crate::clock::Mono, ConnId)> = self
+            .table
+            .ids()
+            .into_iter()
+            .map(|id| {
+                // Spread evenly by a hash of the id: all of them at once would come back all at once.
+                let spread = (id.pack().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as f64 / f64::from(u32::MAX);
+                (self.now.0.after(window.mul_f64(spread.clamp(0.0, 1.0))), id)
+            })
+            .collect();
+        leaving.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+        self.leaving = leaving;
+    }
+
+    /// The store has failed for good. What its commit did is for the next process to find out.
+    fn abandon_ship(&mut self) {
+        self.wiring.status.store_broke();
+        let reject = Reject::new(Reason::StoreBroken, "the store has failed");
+        for id in self.table.ids() {
+            self.turn_away(id, &reject);
+        }
+    }
+}

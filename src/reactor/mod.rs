@@ -1,0 +1,206 @@
+//! A reactor: one thread, one poller, its connections and their rooms. A turn is eight steps, and [`Reactor::turn`] reads
+//! like the list of them.
+//!
+//! ```text
+//! 1 wait ─▶ 2 now ─▶ 3 inbox ─▶ 4 readiness ─▶ 5 deadlines ─▶ 6 flush ─▶ 7 settle ─▶ 8 ring ─┐
+//!    ▲                                                                                        │
+//!    └────────────────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! A connection is touched by one thread from accept to close. Nothing here blocks but step 1. Every list a turn works
+//! through is bounded; what a turn leaves undone is remembered and makes the next wait zero.
+//!
+//! `poller.rs` is the seam: production is mio, the simulation scripts readiness, streams, time and the store.
+
+mod deadlines;
+mod effects;
+mod flush;
+mod inbox;
+pub mod poller;
+mod readiness;
+mod settle;
+mod table;
+
+pub use inbox::{Control, Inbound};
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use self::deadlines::Deadlines;
+use self::poller::{Poller, Ready};
+use self::table::Table;
+use crate::clock::{Clock, Mono, Wall};
+use crate::config::Live;
+use crate::dialect::{Env, FileTask, Name};
+use crate::directory::Directory;
+use crate::ids::ConnId;
+use crate::limits::SCRATCH_BYTES;
+use crate::mailbox::{Inbox, Mailbox};
+use crate::metrics::Counts;
+use crate::room::Hub;
+use crate::service::Status;
+use crate::store::{Job, Question};
+
+/// How often a client whose operation found the store's queue full is tried again.
+const STARVED_PAUSE: Duration = Duration::from_millis(1);
+
+/// What a reactor needs from the rest of the house.
+#[derive(Debug)]
+pub struct Wiring<S> {
+    pub index: u8,
+    pub inbox: Inbox<Inbound<S>>,
+    /// One a shard.
+    pub writers: Vec<Mailbox<Job>>,
+    pub readers: Mailbox<Question>,
+    pub files: Option<Mailbox<FileTask>>,
+    pub directory: Arc<Directory>,
+    pub env: Arc<Env>,
+    pub clock: Clock,
+    pub status: Arc<Status>,
+    pub live: Arc<ArcSwap<Live>>,
+    /// What each listener serves.
+    pub listeners: Vec<Vec<Name>>,
+}
+
+#[derive(Debug)]
+pub struct Reactor<P: Poller> {
+    poller: P,
+    wiring: Wiring<P::Socket>,
+    table: Table<P::Socket>,
+    hub: Hub,
+    deadlines: Deadlines,
+    live: Arc<Live>,
+    now: (Mono, Wall),
+    scratch: Box<[u8]>,
+    ready: Vec<Ready>,
+    /// Connections with unread bytes that nobody will tell us of again.
+    carry: Vec<ConnId>,
+    /// Connections with something to be written.
+    unflushed: Vec<ConnId>,
+    /// Connections whose operation found the store's queue full.
+    starved: Vec<ConnId>,
+    /// When draining: who is told to go, and when; the next one last.
+    leaving: Vec<(Mono, ConnId)>,
+    draining: bool,
+    stopped: bool,
+    counts: Counts,
+    published: Counts,
+}
+
+/// Whether to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    On,
+    /// Drained, or told to stop.
+    End,
+}
+
+impl<P: Poller> Reactor<P> {
+    pub fn new(poller: P, wiring: Wiring<P::Socket>) -> Reactor<P> {
+        let live = wiring.live.load_full();
+        let now = (wiring.clock.mono(), wiring.clock.wall());
+        Reactor {
+            poller,
+            table: Table::new(wiring.index),
+            wiring,
+            hub: Hub::default(),
+            deadlines: Deadlines::default(),
+            live,
+            now,
+            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            ready: Vec::new(),
+            carry: Vec::new(),
+            unflushed: Vec::new(),
+            starved: Vec::new(),
+            leaving: Vec::new(),
+            draining: false,
+            stopped: false,
+            counts: Counts::default(),
+            published: Counts::default(),
+        }
+    }
+
+    pub fn run(mut self) -> io::Result<()> {
+        while self.turn()? == Flow::On {}
+        Ok(())
+    }
+
+    pub fn turn(&mut self) -> io::Result<Flow> {
+        self.wait()?;
+        self.read_the_clock();
+        self.take_inbox();
+        self.serve_readiness();
+        self.meet_deadlines();
+        self.flush();
+        self.settle();
+        self.ring();
+        let drained = self.draining && self.table.is_empty();
+        Ok(if self.stopped || drained { Flow::End } else { Flow::On })
+    }
+
+    /// Step 1: until something is ready, something is posted, or a deadline comes; not at all when work was carried over.
+    fn wait(&mut self) -> io::Result<()> {
+        let patience = self.patience();
+        self.ready.clear();
+        self.poller.wait(patience, &mut self.ready)
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        let busy = !self.carry.is_empty() || !self.unflushed.is_empty() || !self.wiring.inbox.is_empty();
+        if busy {
+            return Some(Duration::ZERO);
+        }
+        let starved = (!self.starved.is_empty()).then_some(STARVED_PAUSE);
+        let leaving = self.leaving.last().map(|(at, _)| at.since(self.now.0));
+        [starved, leaving, self.deadlines.patience(self.now.0)].into_iter().flatten().min()
+    }
+
+    /// Step 2: once per turn; everything in the turn happens at this time.
+    fn read_the_clock(&mut self) {
+        self.now = (self.wiring.clock.mono(), self.wiring.clock.wall());
+        let live = self.wiring.live.load();
+        if !Arc::ptr_eq(&live, &self.live) {
+            self.live = arc_swap::Guard::into_inner(live);
+        }
+    }
+
+    /// Step 8: one wake per thread we posted to, and our counts.
+    fn ring(&mut self) {
+        for writer in &mut self.wiring.writers {
+            writer.ring();
+        }
+        self.wiring.readers.ring();
+        if let Some(files) = &mut self.wiring.files {
+            files.ring();
+        }
+        self.counts.rooms = self.hub.rooms() as i64;
+        self.counts.members = self.hub.members() as i64;
+        self.counts.connections = self.table.len() as i64;
+        self.counts.publish(&mut self.published, &self.wiring.status.metrics);
+        let took = self.wiring.clock.mono().since(self.now.0);
+        self.wiring.status.metrics.loop_lag.observe(took.as_secs_f64());
+    }
+
+    pub fn connections(&self) -> usize {
+        self.table.len()
+    }
+
+    pub fn members(&self) -> usize {
+        self.hub.members()
+    }
+
+    /// For the simulation, after every turn.
+    #[cfg(any(test, debug_assertions))]
+    pub fn check_invariants(&self) {
+        self.hub.check_invariants();
+        let mut memberships = 0;
+        self.table.each(|entry| {
+            entry.conn.check_invariants();
+            memberships += entry.memberships.as_slice().len();
+        });
+        assert_eq!(memberships, self.hub.members(), "every membership has its connection");
+    }
+}

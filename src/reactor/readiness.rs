@@ -1,0 +1,301 @@
+//! Step 4: what is ready is read, decoded and acted on, within a budget; step 5: deadlines that have come.
+//!
+//! mio is edge-triggered. A read that filled less than the buffer has emptied the socket, and the next bytes are a new
+//! edge; only when the peer has ended its side must the end itself still be read. Whatever is left unread for want of
+//! budget, or because the client waits for an answer, is remembered in `Entry::unread`.
+
+use std::io;
+use std::time::Duration;
+
+use super::Reactor;
+use super::poller::{Poller, Transport, WAKE};
+use crate::conn::{Lapse, Phase, Step};
+use crate::http::{Reason, Reject};
+use crate::ids::ConnId;
+use crate::limits::READ_BUDGET_BYTES;
+use crate::ws::{self, Close};
+
+/// How soon a connection that waits for an answer is told to go again.
+const DISMISS_AGAIN: Duration = Duration::from_millis(50);
+
+impl<P: Poller> Reactor<P> {
+    pub(super) fn serve_readiness(&mut self) {
+        for id in std::mem::take(&mut self.carry) {
+            self.drive(id);
+        }
+        let ready = std::mem::take(&mut self.ready);
+        for event in &ready {
+            if event.token == WAKE {
+                continue;
+            }
+            let id = self.table.id_of(event.token);
+            if event.writable
+                && let Some(entry) = self.table.touch(id)
+                && entry.conn.is_blocked()
+            {
+                entry.conn.unblock();
+                self.unflushed.push(id);
+            }
+            if event.ended
+                && let Some(entry) = self.table.touch(id)
+            {
+                entry.ended = true;
+            }
+            if event.readable || event.ended {
+                self.drive(id);
+            }
+        }
+        self.ready = ready;
+    }
+
+    /// Reads until the socket is empty, the budget is used or the client has to wait.
+    fn drive(&mut self, id: ConnId) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut out = Vec::new();
+        let mut budget = READ_BUDGET_BYTES;
+        while let Some(entry) = self.table.touch(id) {
+            entry.unread = true;
+            if entry.conn.is_dead() || !entry.conn.accepts(&self.live.limits) || budget == 0 {
+                break;
+            }
+            match entry.socket.read(&mut scratch) {
+                Ok(0) => {
+                    entry.unread = false;
+                    self.end_of_stream(id);
+                    break;
+                }
+                Ok(read) => {
+                    entry.conn.heard(self.now.0);
+                    self.counts.bytes_in += read as u64;
+                    budget = budget.saturating_sub(read);
+                    let emptied = read < scratch.len() && !entry.ended;
+                    entry.unread = !emptied;
+                    if let Some(fresh) = scratch.get_mut(..read) {
+                        self.feed(id, fresh, &mut out);
+                    }
+                    if emptied {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    entry.unread = false;
+                    break;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    log::debug!("{id}: {error}");
+                    self.hang_up(id, "the connection failed");
+                    break;
+                }
+            }
+        }
+        self.scratch = scratch;
+    }
+
+    /// Goes on with what was read before: an answer has come, and the client may be heard again.
+    pub(super) fn resume(&mut self, id: ConnId) {
+        let Some(entry) = self.table.touch(id) else { return };
+        if let Some(intent) = entry.conn.unpark() {
+            let mut out = Vec::new();
+            self.take_on(id, intent, &mut out);
+            self.emit(id, &mut out);
+        }
+        let Some(entry) = self.table.touch(id) else { return };
+        if entry.conn.has_tail() && entry.conn.accepts(&self.live.limits) {
+            self.feed(id, &mut [], &mut Vec::new());
+        }
+        if let Some(entry) = self.table.touch(id)
+            && entry.unread
+            && entry.conn.accepts(&self.live.limits)
+        {
+            self.carry.push(id);
+        }
+    }
+
+    /// Takes steps through what is unused and what is fresh, and writes the replies in one piece.
+    fn feed(&mut self, id: ConnId, fresh: &mut [u8], out: &mut Vec<u8>) {
+        let Some(entry) = self.table.touch(id) else { return };
+        if !entry.conn.has_tail() {
+            let used = self.steps(id, fresh, out);
+            if let (Some(rest), Some(entry)) = (fresh.get(used..), self.table.touch(id))
+                && !rest.is_empty()
+            {
+                entry.conn.keep_tail(rest.to_vec());
+            }
+        } else {
+            let mut tail = entry.conn.take_tail();
+            tail.extend_from_slice(fresh);
+            let used = self.steps(id, &mut tail, out);
+            if used < tail.len()
+                && let Some(entry) = self.table.touch(id)
+            {
+                tail.drain(..used);
+                entry.conn.keep_tail(tail);
+            }
+        }
+        self.emit(id, out);
+    }
+
+    fn steps(&mut self, id: ConnId, input: &mut [u8], out: &mut Vec<u8>) -> usize {
+        let mut used = 0;
+        while used < input.len() {
+            let Some(entry) = self.table.touch(id) else { return input.len() };
+            if entry.conn.is_closing() {
+                return input.len();
+            }
+            if !entry.conn.accepts(&self.live.limits) {
+                break;
+            }
+            let Some(rest) = input.get_mut(used..) else { break };
+            let rest_len = rest.len();
+            let (step_used, step) = entry.conn.next(rest, &self.live.limits, self.now, out);
+            used += step_used;
+            match step {
+                Step::More => break,
+                Step::Handled => self.counts.messages_in += 1,
+                Step::Intent(intent) => {
+                    self.counts.messages_in += 1;
+                    self.take_on(id, intent, out);
+                }
+                Step::Request { head, body } => {
+                    let early = rest_len - step_used;
+                    self.take_request(id, &head, body, early);
+                }
+                Step::Reject(reject) => self.turn_away(id, &reject),
+                Step::PeerClosed => {
+                    self.emit(id, out);
+                    self.note_close(id, None);
+                }
+                Step::Fault(close) => {
+                    self.emit(id, out);
+                    self.close_with(id, close);
+                }
+            }
+        }
+        used
+    }
+
+    /// Writes at once what was just said, when nothing stands before it; the rest is queued.
+    pub(super) fn emit(&mut self, id: ConnId, out: &mut Vec<u8>) {
+        if out.is_empty() {
+            return;
+        }
+        if let Some(entry) = self.table.touch(id) {
+            let mut written = 0;
+            if entry.conn.outbox.is_empty() && !entry.conn.is_blocked() {
+                match entry.socket.write(out) {
+                    Ok(sent) => written = sent,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => {
+                        log::debug!("{id}: {error}");
+                        out.clear();
+                        self.hang_up(id, "the connection failed");
+                        return;
+                    }
+                }
+                self.counts.bytes_out += written as u64;
+                self.counts.messages_out += 1;
+            }
+            if let Some(rest) = out.get(written..)
+                && !rest.is_empty()
+            {
+                entry.conn.outbox.push(bytes::Bytes::copy_from_slice(rest));
+                self.unflushed.push(id);
+            }
+        }
+        out.clear();
+    }
+
+    /// The peer sends no more. A program that ended its side after its request is still given the answer; a WebSocket
+    /// without a close frame is broken off.
+    fn end_of_stream(&mut self, id: ConnId) {
+        let Some(entry) = self.table.touch(id) else { return };
+        entry.ended = true;
+        if entry.conn.is_open() || entry.conn.outbox.is_empty() {
+            self.hang_up(id, "the peer ended the stream");
+        } else {
+            entry.conn.close(self.now.0);
+        }
+    }
+
+    /// Nobody is there any more.
+    pub(super) fn hang_up(&mut self, id: ConnId, why: &str) {
+        let Some(entry) = self.table.touch(id) else { return };
+        match entry.conn.phase() {
+            Phase::Open(_) => {
+                log::info!(conn = id.to_string().as_str(), peer = entry.peer.to_string().as_str(); "closed without a close frame: {why}")
+            }
+            Phase::Dead | Phase::Closing { .. } | Phase::Head { .. } | Phase::Asked(_) => log::debug!("{id}: {why}"),
+        }
+        entry.conn.die();
+    }
+
+    pub(super) fn meet_deadlines(&mut self) {
+        let mut due = Vec::new();
+        self.deadlines.due(self.now.0, &mut due);
+        for (id, tick) in due {
+            let Some(entry) = self.table.touch(id) else { continue };
+            if entry.armed != tick {
+                continue;
+            }
+            entry.armed = 0;
+            if let Some((at, lapse)) = entry.conn.lapse(self.now, &self.live.limits)
+                && at <= self.now.0
+            {
+                self.lapse(id, lapse);
+            }
+        }
+        while let Some((at, id)) = self.leaving.last().copied()
+            && at <= self.now.0
+        {
+            self.leaving.pop();
+            self.dismiss(id);
+        }
+    }
+
+    fn lapse(&mut self, id: ConnId, lapse: Lapse) {
+        let Some(entry) = self.table.touch(id) else { return };
+        match lapse {
+            Lapse::Idle | Lapse::Close => self.hang_up(id, "a deadline has passed"),
+            Lapse::Handshake if !entry.conn.has_tail() => self.hang_up(id, "it asked nothing"),
+            Lapse::Handshake => {
+                self.turn_away(id, &Reject::new(Reason::HandshakeTimeout, "the request was not complete in time"));
+            }
+            Lapse::Answer => self.give_up_waiting(id),
+            Lapse::Ping => {
+                let mut out = Vec::new();
+                ws::frame::put_ping(&mut out, b"");
+                entry.conn.pinged(self.now.0);
+                self.emit(id, &mut out);
+            }
+            Lapse::Pong => self.close_with(id, Close::NO_PONG),
+            Lapse::Stall => {
+                self.close_with(id, Close::TOO_SLOW);
+                self.hang_up(id, "it took no bytes in time");
+            }
+            Lapse::Message => self.close_with(id, Close::MESSAGE_TIMEOUT),
+            Lapse::Credential => {
+                if entry.conn.has_expired(self.now.1) {
+                    self.close_with(id, Close::TOKEN_EXPIRED);
+                }
+            }
+        }
+    }
+
+    /// Draining: this connection's turn to go has come. One that still waits for an answer goes when it has it.
+    pub(super) fn dismiss(&mut self, id: ConnId) {
+        let Some(entry) = self.table.touch(id) else { return };
+        if entry.conn.waits() || matches!(entry.conn.phase(), Phase::Asked(_)) {
+            let again = self.now.0.after(DISMISS_AGAIN);
+            let place = self.leaving.partition_point(|(at, _)| *at > again);
+            self.leaving.insert(place, (again, id));
+            return;
+        }
+        if entry.conn.is_open() {
+            self.close_with(id, Close::RESTART);
+        } else if !entry.conn.is_closing() {
+            self.hang_up(id, "the server is shutting down");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Step 7: everybody who was touched is settled: rooms left, the sending side shut, the slot freed, interest and deadline
+//! renewed. Nothing leaves the table anywhere else, so that no id dies in the middle of a turn.
+
+use super::Reactor;
+use super::poller::{Poller, Transport};
+use super::table::{Memberships, Table};
+use crate::ids::ConnId;
+
+impl<P: Poller> Reactor<P> {
+    pub(super) fn settle(&mut self) {
+        let mut touched = Vec::new();
+        self.table.take_touched(&mut touched);
+        for id in touched {
+            self.settle_one(id);
+        }
+    }
+
+    fn settle_one(&mut self, id: ConnId) {
+        let Some(entry) = self.table.reach(id) else { return };
+        if entry.conn.must_shut() {
+            entry.socket.shut();
+        }
+        if entry.ended && entry.conn.is_closing() && entry.conn.outbox.is_empty() {
+            entry.conn.die();
+        }
+        let memberships = match entry.conn.is_closing() {
+            true => std::mem::take(&mut entry.memberships),
+            false => Memberships::None,
+        };
+        let waiting = entry.conn.outbox.bytes();
+        self.counts.outbox_bytes += waiting as i64 - entry.gauged as i64;
+        entry.gauged = waiting;
+        for (room, member) in memberships.as_slice() {
+            if let Some(receipt) = self.hub.leave(*room, *member) {
+                self.wiring.directory.leave(receipt, self.wiring.index);
+            }
+        }
+        let Some(entry) = self.table.reach(id) else { return };
+        if entry.conn.is_dead() {
+            self.bury(id);
+            return;
+        }
+        let wants = entry.conn.wants();
+        if entry.registered != Some(wants) {
+            let was = entry.registered.replace(wants);
+            if let Err(error) = self.poller.arm(&mut entry.socket, Table::<P::Socket>::token(id), was, Some(wants)) {
+                log::warn!("{id}: the poller refused it: {error}");
+                entry.conn.die();
+                self.bury(id);
+                return;
+            }
+        }
+        if entry.unread && entry.conn.accepts(&self.live.limits) {
+            self.carry.push(id);
+        }
+        if let Some((at, _)) = entry.conn.lapse(self.now, &self.live.limits) {
+            let tick = self.deadlines.tick_of(at);
+            if entry.armed == 0 || tick < entry.armed {
+                entry.armed = tick;
+                self.deadlines.enter(id, tick);
+            }
+        }
+    }
+
+    fn bury(&mut self, id: ConnId) {
+        let Some(mut entry) = self.table.remove(id) else { return };
+        for (room, member) in entry.memberships.as_slice() {
+            if let Some(receipt) = self.hub.leave(*room, *member) {
+                self.wiring.directory.leave(receipt, self.wiring.index);
+            }
+        }
+        self.counts.outbox_bytes -= entry.gauged as i64;
+        let was = entry.registered;
+        if let Err(error) = self.poller.arm(&mut entry.socket, Table::<P::Socket>::token(id), was, None) {
+            log::debug!("{id}: {error}");
+        }
+    }
+}

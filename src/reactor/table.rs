@@ -1,0 +1,213 @@
+//! The connections of one reactor, and the one door to them.
+//!
+//! Whoever wants to change a connection asks [`Table::touch`], which notes that it was touched; at the end of the turn the
+//! reactor settles exactly those: interest, deadline, death. So nobody can change a connection and forget to re-arm it.
+//!
+//! A slot is freed only there, at the end of the turn, and a generation tells its tenants apart: a stale id, from a slow
+//! store or a late event, finds nobody.
+
+use std::net::SocketAddr;
+
+use slab::Slab;
+
+use crate::conn::{Connection, Wants};
+use crate::ids::ConnId;
+use crate::limits::SLOTS_MAX;
+use crate::room::{MemberKey, RoomKey};
+
+#[derive(Debug)]
+pub struct Entry<T> {
+    pub socket: T,
+    pub conn: Connection,
+    pub peer: SocketAddr,
+    /// Index of the listener it came in by.
+    pub listener: u8,
+    /// What the poller was last told.
+    pub registered: Option<Wants>,
+    /// The tick it stands in the deadlines' wheel for; 0 for none.
+    pub armed: u64,
+    pub memberships: Memberships,
+    /// The kernel may hold bytes of which we were told and which we have not read: the edge will not come again.
+    pub unread: bool,
+    /// The peer has ended its side: a short read no longer means that nothing is left.
+    pub ended: bool,
+    /// What the gauge of waiting bytes holds of this one.
+    pub gauged: usize,
+    generation: u32,
+    touched: bool,
+}
+
+/// The rooms a connection is in: mostly none or one, which then needs no allocation.
+#[derive(Debug, Default)]
+pub enum Memberships {
+    #[default]
+    None,
+    One((RoomKey, MemberKey)),
+    Many(Vec<(RoomKey, MemberKey)>),
+}
+
+impl Memberships {
+    pub fn add(&mut self, membership: (RoomKey, MemberKey)) {
+        *self = match std::mem::take(self) {
+            Memberships::None => Memberships::One(membership),
+            Memberships::One(first) => Memberships::Many(vec![first, membership]),
+            Memberships::Many(mut all) => {
+                all.push(membership);
+                Memberships::Many(all)
+            }
+        };
+    }
+
+    pub fn as_slice(&self) -> &[(RoomKey, MemberKey)] {
+        match self {
+            Memberships::None => &[],
+            Memberships::One(one) => std::slice::from_ref(one),
+            Memberships::Many(all) => all,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Table<T> {
+    reactor: u8,
+    entries: Slab<Entry<T>>,
+    generation: u32,
+    touched: Vec<ConnId>,
+}
+
+impl<T> Table<T> {
+    pub fn new(reactor: u8) -> Table<T> {
+        Table { reactor, entries: Slab::new(), generation: 0, touched: Vec::new() }
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// `None` when every slot is taken.
+    pub fn insert(&mut self, socket: T, conn: Connection, peer: SocketAddr, listener: u8) -> Option<ConnId> {
+        let vacant = self.entries.vacant_entry();
+        let slot = vacant.key();
+        if slot >= SLOTS_MAX {
+            return None;
+        }
+        self.generation = self.generation.wrapping_add(1);
+        let id = ConnId { reactor: self.reactor, slot: slot as u32, generation: self.generation };
+        vacant.insert(Entry {
+            socket,
+            conn,
+            peer,
+            listener,
+            registered: None,
+            armed: 0,
+            memberships: Memberships::None,
+            unread: false,
+            ended: false,
+            gauged: 0,
+            generation: self.generation,
+            touched: true,
+        });
+        self.touched.push(id);
+        Some(id)
+    }
+
+    /// The door. A stale id finds nobody.
+    pub fn touch(&mut self, id: ConnId) -> Option<&mut Entry<T>> {
+        let entry = self.entries.get_mut(id.slot as usize).filter(|entry| entry.generation == id.generation)?;
+        if !entry.touched {
+            entry.touched = true;
+            self.touched.push(id);
+        }
+        Some(entry)
+    }
+
+    /// For a change that leaves interest, deadline and life as they are: a whole write to an open socket. Anything else
+    /// goes through [`Table::touch`].
+    pub fn reach(&mut self, id: ConnId) -> Option<&mut Entry<T>> {
+        self.entries.get_mut(id.slot as usize).filter(|entry| entry.generation == id.generation)
+    }
+
+    /// A look that changes nothing.
+    pub fn peek(&self, id: ConnId) -> Option<&Entry<T>> {
+        self.entries.get(id.slot as usize).filter(|entry| entry.generation == id.generation)
+    }
+
+    /// Everybody touched since the last call, each once.
+    pub fn take_touched(&mut self, into: &mut Vec<ConnId>) {
+        into.append(&mut self.touched);
+        for id in into.iter() {
+            if let Some(entry) = self.entries.get_mut(id.slot as usize) {
+                entry.touched = false;
+            }
+        }
+    }
+
+    /// Only from the end of the turn.
+    pub fn remove(&mut self, id: ConnId) -> Option<Entry<T>> {
+        self.peek(id)?;
+        Some(self.entries.remove(id.slot as usize))
+    }
+
+    pub fn ids(&self) -> Vec<ConnId> {
+        self.entries
+            .iter()
+            .map(|(slot, entry)| ConnId { reactor: self.reactor, slot: slot as u32, generation: entry.generation })
+            .collect()
+    }
+
+    /// Packs what the poller hands back with an event.
+    pub fn token(id: ConnId) -> u64 {
+        u64::from(id.generation) << 32 | u64::from(id.slot)
+    }
+
+    pub fn id_of(&self, token: u64) -> ConnId {
+        ConnId { reactor: self.reactor, slot: token as u32, generation: (token >> 32) as u32 }
+    }
+
+    #[cfg(any(test, debug_assertions))]
+    pub fn each(&self, mut look: impl FnMut(&Entry<T>)) {
+        for (_, entry) in &self.entries {
+            look(entry);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::clock::Mono;
+
+    #[test]
+    fn a_stale_id_finds_nobody_although_its_slot_is_taken_again() {
+        let mut table: Table<()> = Table::new(0);
+        let peer: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let first = table.insert((), Connection::new(Mono(0)), peer, 0).unwrap();
+        assert!(table.touch(first).is_some());
+        table.remove(first).unwrap();
+        let second = table.insert((), Connection::new(Mono(0)), peer, 0).unwrap();
+        assert_eq!(first.slot, second.slot);
+        assert!(table.touch(first).is_none());
+        assert!(table.remove(first).is_none());
+        assert_eq!(table.id_of(Table::<()>::token(second)), second);
+    }
+
+    #[test]
+    fn touched_connections_are_told_once() {
+        let mut table: Table<()> = Table::new(0);
+        let peer: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let id = table.insert((), Connection::new(Mono(0)), peer, 0).unwrap();
+        table.touch(id);
+        table.touch(id);
+        let mut touched = Vec::new();
+        table.take_touched(&mut touched);
+        assert_eq!(touched, [id]);
+        touched.clear();
+        table.take_touched(&mut touched);
+        assert!(touched.is_empty());
+    }
+}

@@ -1,0 +1,140 @@
+//! The rooms of one reactor by name, and which of them have something new this turn.
+
+use std::collections::HashMap;
+
+use slab::Slab;
+
+use super::{Member, MemberKey, Room};
+use crate::dialect::Name;
+use crate::directory::Receipt;
+use crate::ids::{ConnId, RoomName};
+use crate::limits::{HUB_RECENT_BYTES_MAX, RECENT_BYTES_MAX, RECENT_EVENTS_MAX};
+use crate::store::Committed;
+
+/// Index of a room in its hub; valid while the room has a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RoomKey(pub u32);
+
+#[derive(Debug, Default)]
+pub struct Hub {
+    rooms: Slab<Room>,
+    by_name: HashMap<RoomName, RoomKey, foldhash::fast::RandomState>,
+    /// Each once.
+    dirty: Vec<RoomKey>,
+    recent_bytes: usize,
+    members: usize,
+}
+
+impl Hub {
+    pub fn find(&self, name: &RoomName) -> Option<RoomKey> {
+        self.by_name.get(name).copied()
+    }
+
+    pub fn room(&self, key: RoomKey) -> Option<&Room> {
+        self.rooms.get(key.0 as usize)
+    }
+
+    pub fn room_mut(&mut self, key: RoomKey) -> Option<&mut Room> {
+        self.rooms.get_mut(key.0 as usize)
+    }
+
+    /// Dialects already entered in the directory for a room: joining with another one needs a wider receipt.
+    pub fn entered(&self, name: &RoomName) -> u8 {
+        self.find(name).and_then(|key| self.room(key)).map_or(0, Room::dialects)
+    }
+
+    /// Adds a member that is shown nothing until `Room::start`. `receipt` is `None` when [`Hub::entered`] already covers
+    /// the member's dialect.
+    pub fn join(
+        &mut self,
+        name: &RoomName,
+        receipt: Option<Receipt>,
+        conn: ConnId,
+        dialect: Name,
+        hears_itself: bool,
+    ) -> Option<(RoomKey, MemberKey)> {
+        let key = match (self.find(name), receipt) {
+            (Some(key), receipt) => {
+                if let (Some(receipt), Some(room)) = (receipt, self.rooms.get_mut(key.0 as usize)) {
+                    room.receipt = receipt;
+                }
+                key
+            }
+            (None, Some(receipt)) => {
+                let key = RoomKey(self.rooms.insert(Room::new(receipt)) as u32);
+                self.by_name.insert(name.clone(), key);
+                key
+            }
+            (None, None) => return None,
+        };
+        let room = self.rooms.get_mut(key.0 as usize)?;
+        let member = Member { conn, dialect, hears_itself, next: None, waiting: false };
+        self.members += 1;
+        Some((key, MemberKey(room.members.insert(member) as u32)))
+    }
+
+    /// Takes a member out. The last one takes the room with it: give the receipt back to the directory.
+    pub fn leave(&mut self, key: RoomKey, member: MemberKey) -> Option<Receipt> {
+        let room = self.rooms.get_mut(key.0 as usize)?;
+        if room.members.try_remove(member.0 as usize).is_some() {
+            self.members -= 1;
+            room.waiting.retain(|waiting| *waiting != member);
+        }
+        if !room.is_empty() {
+            return None;
+        }
+        let room = self.rooms.remove(key.0 as usize);
+        self.recent_bytes -= room.recent_bytes;
+        self.by_name.remove(room.name());
+        self.dirty.retain(|dirty| *dirty != key);
+        Some(room.receipt)
+    }
+
+    /// A committed event has come. For a room without members here it is nobody's business any more.
+    pub fn accept(&mut self, event: Committed) {
+        let Some(key) = self.find(event.room()) else { return };
+        let Some(room) = self.rooms.get_mut(key.0 as usize) else { return };
+        let before = room.recent_bytes;
+        let clean = room.dirty_from.is_none();
+        if room.accept(event) && clean {
+            self.dirty.push(key);
+        }
+        self.recent_bytes = self.recent_bytes + room.recent_bytes - before;
+    }
+
+    /// The rooms with something new; they must be given back to [`Hub::served`].
+    pub fn take_dirty(&mut self) -> Vec<RoomKey> {
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// Every member with a writable socket was shown this turn's events: keep only what others may still want soon.
+    pub fn served(&mut self, key: RoomKey) {
+        let Some(room) = self.rooms.get_mut(key.0 as usize) else { return };
+        let before = room.recent_bytes;
+        room.dirty_from = None;
+        if self.recent_bytes > HUB_RECENT_BYTES_MAX {
+            room.trim(0, 0);
+        } else {
+            room.trim(RECENT_EVENTS_MAX, RECENT_BYTES_MAX);
+        }
+        self.recent_bytes = self.recent_bytes + room.recent_bytes - before;
+    }
+
+    pub fn rooms(&self) -> usize {
+        self.rooms.len()
+    }
+
+    pub fn members(&self) -> usize {
+        self.members
+    }
+
+    #[cfg(any(test, debug_assertions))]
+    pub fn check_invariants(&self) {
+        assert_eq!(self.rooms.len(), self.by_name.len());
+        assert_eq!(self.recent_bytes, self.rooms.iter().map(|(_, room)| room.recent_bytes).sum::<usize>());
+        assert_eq!(self.members, self.rooms.iter().map(|(_, room)| room.len()).sum::<usize>());
+        for (_, room) in &self.rooms {
+            room.check_invariants();
+        }
+    }
+}

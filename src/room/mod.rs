@@ -1,0 +1,296 @@
+//! The rooms of one reactor: who is in them, and what each member is to be shown next.
+//!
+//! A member is a cursor. It has no queue: it has `next`, the seq it must be shown next, and whoever has a writable socket
+//! for it pulls frames from there. So a member far behind costs what a member at the head costs, nothing is copied per
+//! member, nothing is dropped for a slow one, and one idempotent rule serves live delivery, catching up and resuming:
+//!
+//! ```text
+//!             windows (pages read for laggards)              recent (delivered live)
+//!   log: … ─────[ 41 … 90 ]──────────────────────────────────[ 260 … 300 ]  head = 300
+//!                    ▲ next = 57: pull from the window                   ▲ next = 301: at the head
+//!                             ▲ next = 120: nowhere here, ask the store for the page after 119
+//! ```
+//!
+//! Invariants: a member sees each seq once, in order, with no hole (`next` only ever moves to the following event or to a
+//! reset's position); `recent` and every window are contiguous runs; nothing is here that is not [`Committed`].
+//!
+//! Pure: no socket, no clock, no store. The reactor joins rooms and connections; they never see each other.
+
+mod hub;
+
+pub use hub::{Hub, RoomKey};
+
+use std::collections::VecDeque;
+
+use slab::Slab;
+
+use crate::dialect::{Frames, Name};
+use crate::directory::Receipt;
+use crate::ids::{ConnId, RoomName, Seq};
+use crate::limits::{PAGE_EVENTS_MAX, WINDOWS_MAX};
+use crate::store::{Committed, Page};
+
+/// Index of a member in its room; valid until it leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MemberKey(pub u32);
+
+#[derive(Debug)]
+pub struct Member {
+    pub conn: ConnId,
+    pub dialect: Name,
+    /// Shown its own events too.
+    pub hears_itself: bool,
+    /// `None` until the member's snapshot has come: it is shown nothing yet.
+    next: Option<Seq>,
+    waiting: bool,
+}
+
+impl Member {
+    /// What it must be shown next; `None` before its snapshot has come.
+    pub fn next(&self) -> Option<Seq> {
+        self.next
+    }
+}
+
+/// What there is for a member now.
+#[derive(Debug)]
+pub enum Look<'a> {
+    /// Nothing: it is at the head, or has not started.
+    Current,
+    /// The event at its cursor. `frame` is empty when the member is not to be shown it.
+    Event { frame: &'a bytes::Bytes },
+    /// Not in memory: read the log.
+    Missing,
+}
+
+#[derive(Debug)]
+pub struct Room {
+    receipt: Receipt,
+    members: Slab<Member>,
+    /// A contiguous run that ends at `end`.
+    recent: VecDeque<Committed>,
+    recent_bytes: usize,
+    /// The newest event delivered here; every later one will be, in order.
+    end: Seq,
+    /// Contiguous runs read for members behind, oldest first.
+    windows: VecDeque<VecDeque<Committed>>,
+    /// Pages under way, by the seq they start after.
+    asked: Vec<Seq>,
+    waiting: Vec<MemberKey>,
+    /// The first event of this turn, when there is one.
+    dirty_from: Option<Seq>,
+}
+
+impl Room {
+    fn new(receipt: Receipt) -> Room {
+        Room {
+            receipt,
+            members: Slab::new(),
+            recent: VecDeque::new(),
+            recent_bytes: 0,
+            end: Seq(0),
+            windows: VecDeque::new(),
+            asked: Vec::new(),
+            waiting: Vec::new(),
+            dirty_from: None,
+        }
+    }
+
+    pub fn name(&self) -> &RoomName {
+        self.receipt.room()
+    }
+
+    /// Union of the members' dialects as the directory knows it.
+    pub fn dialects(&self) -> u8 {
+        self.receipt.dialects()
+    }
+
+    pub fn members(&self) -> impl Iterator<Item = (MemberKey, &Member)> {
+        self.members.iter().map(|(key, member)| (MemberKey(key as u32), member))
+    }
+
+    pub fn member(&self, key: MemberKey) -> Option<&Member> {
+        self.members.get(key.0 as usize)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// The member's snapshot was true at `seq`: it is shown what comes after.
+    pub fn start(&mut self, key: MemberKey, seq: Seq) {
+        if let Some(member) = self.members.get_mut(key.0 as usize) {
+            member.next = Some(seq.next());
+        }
+    }
+
+    /// Takes one live event. Older than what was delivered: dropped. Behind a hole: whoever needs what lies in the hole
+    /// reads the log. Returns whether it was new.
+    fn accept(&mut self, event: Committed) -> bool {
+        let seq = event.seq();
+        if seq <= self.end {
+            return false;
+        }
+        if seq != self.end.next() {
+            self.recent.clear();
+            self.recent_bytes = 0;
+        }
+        self.end = seq;
+        self.recent_bytes += event.weight();
+        self.recent.push_back(event);
+        self.dirty_from.get_or_insert(seq);
+        true
+    }
+
+    /// Takes a page and gives back the members that waited for one.
+    pub fn accept_page(&mut self, page: Page) -> Vec<MemberKey> {
+        let after = page.after();
+        if let Some(place) = self.asked.iter().position(|asked| *asked == after) {
+            self.asked.swap_remove(place);
+        }
+        let events = page.into_events();
+        if !events.is_empty() {
+            while self.windows.len() >= WINDOWS_MAX {
+                self.windows.pop_front();
+            }
+            self.windows.push_back(events.into());
+        }
+        let waiting = std::mem::take(&mut self.waiting);
+        for key in &waiting {
+            if let Some(member) = self.members.get_mut(key.0 as usize) {
+                member.waiting = false;
+            }
+        }
+        waiting
+    }
+
+    /// Moves a member to just behind a reset's snapshot. `None` when the reset is older than what the member has seen.
+    pub fn reset(&mut self, key: MemberKey, seq: Seq, frames: &Frames) -> Option<bytes::Bytes> {
+        let member = self.members.get_mut(key.0 as usize)?;
+        member.next.filter(|next| *next <= seq)?;
+        member.next = Some(seq.next());
+        Some(frames.of(member.dialect).clone())
+    }
+
+    pub fn look(&self, key: MemberKey) -> Look<'_> {
+        let Some(member) = self.members.get(key.0 as usize) else { return Look::Current };
+        let Some(next) = member.next else { return Look::Current };
+        self.look_at(member, next)
+    }
+
+    /// As [`Room::look`], for the cursor `ahead` events further on.
+    pub fn look_ahead(&self, key: MemberKey, ahead: u64) -> Look<'_> {
+        let Some(member) = self.members.get(key.0 as usize) else { return Look::Current };
+        let Some(next) = member.next else { return Look::Current };
+        self.look_at(member, Seq(next.0 + ahead))
+    }
+
+    fn look_at(&self, member: &Member, next: Seq) -> Look<'_> {
+        if next > self.end {
+            return Look::Current;
+        }
+        match self.find(next).filter(|event| event.listeners() & member.dialect.bit() != 0) {
+            Some(event) if !member.hears_itself && event.origin() == Some(member.conn) => {
+                Look::Event { frame: &NOTHING }
+            }
+            Some(event) => Look::Event { frame: event.frames().of(member.dialect) },
+            None => Look::Missing,
+        }
+    }
+
+    fn find(&self, seq: Seq) -> Option<&Committed> {
+        std::iter::once(&self.recent).chain(&self.windows).find_map(|run| {
+            let first = run.front()?.seq();
+            run.get(usize::try_from(seq.0.checked_sub(first.0)?).ok()?)
+        })
+    }
+
+    /// The member was shown `events` more events.
+    pub fn advance(&mut self, key: MemberKey, events: u64) {
+        if let Some(member) = self.members.get_mut(key.0 as usize)
+            && let Some(next) = &mut member.next
+        {
+            next.0 += events;
+        }
+    }
+
+    /// Marks the member as waiting for the log. Returns the seq to read after when no page under way will bring it.
+    pub fn ask(&mut self, key: MemberKey) -> Option<Seq> {
+        let member = self.members.get_mut(key.0 as usize)?;
+        let after = Seq(member.next?.0.saturating_sub(1));
+        if !std::mem::replace(&mut member.waiting, true) {
+            self.waiting.push(key);
+        }
+        let covered = |asked: &Seq| *asked <= after && after.0 < asked.0 + PAGE_EVENTS_MAX as u64;
+        if self.asked.iter().any(covered) {
+            return None;
+        }
+        self.asked.push(after);
+        Some(after)
+    }
+
+    /// The page could not be asked for: the question is open again.
+    pub fn unask(&mut self, after: Seq) {
+        self.asked.retain(|asked| *asked != after);
+    }
+
+    pub fn is_waiting(&self, key: MemberKey) -> bool {
+        self.members.get(key.0 as usize).is_some_and(|member| member.waiting)
+    }
+
+    /// Members wait for a page although none is under way: the question could not be posted.
+    pub fn is_stranded(&self) -> bool {
+        self.asked.is_empty() && !self.waiting.is_empty()
+    }
+
+    /// The events of this turn, for members that stand right before them: `(from, events)`.
+    pub fn fresh(&self) -> Option<(Seq, impl Iterator<Item = &Committed>)> {
+        let from = self.dirty_from?;
+        let first = self.recent.front()?.seq();
+        let skip = usize::try_from(from.0.checked_sub(first.0)?).ok()?;
+        Some((from, self.recent.iter().skip(skip)))
+    }
+
+    pub fn next_of(&self, key: MemberKey) -> Option<Seq> {
+        self.members.get(key.0 as usize)?.next
+    }
+
+    pub fn end(&self) -> Seq {
+        self.end
+    }
+
+    /// What the room holds for others than its own members' turn is bounded here, after everybody was served.
+    fn trim(&mut self, events: usize, bytes: usize) {
+        while self.recent.len() > events || self.recent_bytes > bytes {
+            match self.recent.pop_front() {
+                Some(event) => self.recent_bytes -= event.weight(),
+                None => break,
+            }
+        }
+        if self.recent.is_empty() {
+            self.recent = VecDeque::new();
+        }
+        if self.waiting.is_empty() && self.asked.is_empty() {
+            self.windows.clear();
+        }
+    }
+
+    #[cfg(any(test, debug_assertions))]
+    pub fn check_invariants(&self) {
+        for run in std::iter::once(&self.recent).chain(&self.windows) {
+            let seqs: Vec<u64> = run.iter().map(|event| event.seq().0).collect();
+            assert!(seqs.windows(2).all(|pair| pair[1] == pair[0] + 1), "a run has a hole: {seqs:?}");
+        }
+        assert!(self.recent.back().is_none_or(|last| last.seq() == self.end));
+        assert_eq!(self.recent_bytes, self.recent.iter().map(Committed::weight).sum::<usize>());
+        for key in &self.waiting {
+            assert!(self.members.get(key.0 as usize).is_none_or(|member| member.waiting));
+        }
+    }
+}
+
+static NOTHING: bytes::Bytes = bytes::Bytes::new();

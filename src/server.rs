@@ -1,0 +1,324 @@
+//! The composition root: the only file that knows every part. Makes the mailboxes, starts the threads, ends them in order.
+//!
+//! Start: store (lock, barrier) → Markdown files taken in → readers, scribe, writer → reactors → listener → listening.
+//! End: listener → reactors drained → scribe → writer drained → readers. Each step waits for the one before, so every
+//! operation that was taken on is answered while there is still somebody to carry the answer.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use mio::net::TcpStream;
+
+use crate::auth::Mode;
+use crate::clock::Clock;
+use crate::config::{Durability, Live, Settings};
+use crate::dialect::{Env, FileTask, Name, documents};
+use crate::directory::Directory;
+use crate::files::{self, Scribe};
+use crate::limits::{DESCRIPTORS_RESERVED, FILES_MAILBOX, REACTOR_MAILBOX, STORE_MAILBOX};
+use crate::listener::{self, Listener};
+use crate::mailbox::{self, Mailbox};
+use crate::metrics::Metrics;
+use crate::reactor::poller::MioPoller;
+use crate::reactor::{self, Control, Inbound, Reactor};
+use crate::service::Status;
+use crate::store::reader::Reader;
+use crate::store::worker::{self, Ending, Worker};
+use crate::store::{Retention, sqlite};
+
+/// Why the server could not start: each says whose fault it is.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the store: {0}")]
+    Store(#[from] sqlite::OpenError),
+    #[error("reading the document directories: {0}")]
+    Load(#[from] files::LoadError),
+    #[error("cannot listen on {address}: {error}. Is another program listening there?")]
+    Bind { address: SocketAddr, error: io::Error },
+    #[error("the system refused: {0}")]
+    System(#[from] io::Error),
+}
+
+/// How the server came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Everything that was asked was answered.
+    Drained,
+    /// The time to drain was over.
+    TimedOut,
+    /// The store failed: recovery at the next start settles what happened.
+    StoreBroken,
+}
+
+#[derive(Debug)]
+pub struct Server {
+    pub addresses: Vec<SocketAddr>,
+    status: Arc<Status>,
+    live: Arc<ArcSwap<Live>>,
+    retention: Arc<ArcSwap<Retention>>,
+    stop_listening: Arc<AtomicBool>,
+    mailboxes: Vec<Mailbox<Inbound<TcpStream>>>,
+    files: Option<Mailbox<FileTask>>,
+    listener: JoinHandle<()>,
+    reactors: Vec<JoinHandle<()>>,
+    scribe: Option<JoinHandle<()>>,
+    writer: JoinHandle<Ending>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    pub fn start(settings: &Settings) -> Result<Server, StartError> {
+        let clock = Clock::system();
+        let live = settings.live();
+        let durability = match settings.store.durability {
+            Durability::Full => sqlite::Durability::Full,
+            Durability::Normal => sqlite::Durability::Normal,
+        };
+        let metrics = Arc::new(Metrics::default());
+        let status = Arc::new(Status::new(
+            metrics.clone(),
+            match durability {
+                sqlite::Durability::Full => "full",
+                sqlite::Durability::Normal => "normal",
+            },
+            environment(&live),
+        ));
+        let env = Arc::new(Env { documents: documents::Env { roots: settings.documents.directories.clone() } });
+        let sqlite::Opened { mut store, readers: factory, .. } = sqlite::open(&settings.store.path, durability)?;
+
+        let scan = files::scan(&settings.documents.directories);
+        for skipped in &scan.skipped {
+            log::warn!("passed over: {skipped}");
+        }
+        let count = files::load(&mut store, scan.files, &env, clock.wall())?;
+        if !settings.documents.directories.is_empty() {
+            log::info!("{count} Markdown files read from {}", settings.documents.directories.join(", "));
+        }
+
+        let directory = Arc::new(Directory::default());
+        let shared_live = Arc::new(ArcSwap::new(live.clone()));
+        let retention = Arc::new(ArcSwap::from_pointee(live.retention.clone()));
+        let (jobs, jobs_inbox) = mailbox::channel(STORE_MAILBOX);
+        let (questions, questions_inbox) = mailbox::channel(STORE_MAILBOX);
+        let (files_mailbox, files_inbox) = match settings.documents.directories.is_empty() {
+            true => (None, None),
+            false => {
+                let (mailbox, inbox) = mailbox::channel(FILES_MAILBOX);
+                (Some(mailbox), Some(inbox))
+            }
+        };
+
+        let mut mailboxes = Vec::new();
+        let mut houses = Vec::new();
+        for _ in 0..settings.reactors {
+            let poller = MioPoller::new()?;
+            let (mailbox, inbox) = mailbox::with_waker(REACTOR_MAILBOX, poller.waker()?);
+            mailboxes.push(mailbox);
+            houses.push((poller, inbox));
+        }
+
+        let mut sockets = Vec::new();
+        let mut addresses = Vec::new();
+        for listen in &settings.listeners {
+            let bound = listener::bind(listen.address)
+                .and_then(|socket| Ok((socket.local_addr()?, socket)))
+                .map_err(|error| StartError::Bind { address: listen.address, error })?;
+            addresses.push(bound.0);
+            sockets.push(bound.1);
+        }
+
+        let reader_threads = (0..settings.store.readers)
+            .map(|index| {
+                let reader = Reader::new(factory.open()?, questions_inbox.clone(), mailboxes.clone(), env.clone());
+                Ok(spawn(format!("reader-{index}"), move || reader.run())?)
+            })
+            .collect::<Result<Vec<_>, StartError>>()?;
+        let scribe = match files_inbox {
+            None => None,
+            Some(inbox) => {
+                let scribe = Scribe::new(
+                    factory.open()?,
+                    files::ScribeWiring {
+                        inbox,
+                        writers: vec![jobs.clone()],
+                        reactors: mailboxes.clone(),
+                        roots: settings.documents.directories.clone(),
+                        clock: clock.clone(),
+                        metrics: metrics.clone(),
+                    },
+                );
+                Some(spawn("scribe".to_owned(), move || scribe.run())?)
+            }
+        };
+        let worker = Worker::new(
+            store,
+            worker::Wiring {
+                inbox: jobs_inbox,
+                reactors: mailboxes.clone(),
+                files: files_mailbox.clone(),
+                directory: directory.clone(),
+                env: env.clone(),
+                clock: clock.clone(),
+                metrics: metrics.clone(),
+                retention: retention.clone(),
+            },
+        );
+        let writer = spawn("writer".to_owned(), move || worker.run())?;
+
+        let mut reactor_threads = Vec::new();
+        for (index, (poller, inbox)) in houses.into_iter().enumerate() {
+            let reactor = Reactor::new(
+                poller,
+                reactor::Wiring {
+                    index: index as u8,
+                    inbox,
+                    writers: vec![jobs.clone()],
+                    readers: questions.clone(),
+                    files: files_mailbox.clone(),
+                    directory: directory.clone(),
+                    env: env.clone(),
+                    clock: clock.clone(),
+                    status: status.clone(),
+                    live: shared_live.clone(),
+                    listeners: settings.listeners.iter().map(|listen| listen.dialects.clone()).collect(),
+                },
+            );
+            reactor_threads.push(spawn(format!("reactor-{index}"), move || {
+                if let Err(error) = reactor.run() {
+                    // Without its poller a reactor is nothing, and its clients come back to a new process.
+                    log::error!("reactor {index}: {error}");
+                    std::process::exit(70);
+                }
+            })?);
+        }
+
+        let stop_listening = Arc::new(AtomicBool::new(false));
+        let connections = connections_max(live.limits.connections);
+        let listener = Listener::new(sockets, mailboxes.clone(), connections, metrics.clone(), stop_listening.clone())?;
+        let listener = spawn("listener".to_owned(), move || listener.run())?;
+
+        Ok(Server {
+            addresses,
+            status,
+            live: shared_live,
+            retention,
+            stop_listening,
+            mailboxes,
+            files: files_mailbox,
+            listener,
+            reactors: reactor_threads,
+            scribe,
+            writer,
+            readers: reader_threads,
+        })
+    }
+
+    /// Exchanges what a running server can exchange.
+    pub fn reload(&self, live: Arc<Live>) {
+        self.retention.store(Arc::new(live.retention.clone()));
+        self.live.store(live);
+    }
+
+    pub fn store_is_broken(&self) -> bool {
+        self.status.store_is_broken()
+    }
+
+    /// Ends in order. `hurry` is asked again and again whether to stop waiting for clients.
+    pub fn stop(mut self, window: Duration, timeout: Duration, hurry: impl Fn() -> bool) -> End {
+        let deadline = Instant::now() + timeout;
+        self.status.drain();
+        self.stop_listening.store(true, Ordering::Release);
+        join(self.listener, "listener");
+        for mailbox in &mut self.mailboxes {
+            mailbox.post_or_wait(Inbound::Control(Control::Drain { window }));
+            mailbox.ring();
+        }
+        let mut timed_out = false;
+        while self.reactors.iter().any(|reactor| !reactor.is_finished()) {
+            if hurry() || Instant::now() >= deadline {
+                timed_out = !hurry();
+                for mailbox in &mut self.mailboxes {
+                    mailbox.post_or_wait(Inbound::Control(Control::Stop));
+                    mailbox.ring();
+                }
+                break;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        for reactor in self.reactors {
+            join(reactor, "reactor");
+        }
+        if let Some(files) = &mut self.files {
+            files.post_or_wait(FileTask::Stop);
+        }
+        if let Some(scribe) = self.scribe {
+            join(scribe, "scribe");
+        }
+        let broken = match self.writer.join() {
+            Ok(Ending::Drained) => self.status.store_is_broken(),
+            Ok(Ending::Broken) => true,
+            Err(_) => {
+                log::error!("the writer panicked");
+                true
+            }
+        };
+        drop(self.mailboxes);
+        for reader in self.readers {
+            join(reader, "reader");
+        }
+        match (broken, timed_out) {
+            (true, _) => End::StoreBroken,
+            (false, true) => End::TimedOut,
+            (false, false) => End::Drained,
+        }
+    }
+}
+
+fn spawn<T: Send + 'static>(name: String, work: impl FnOnce() -> T + Send + 'static) -> io::Result<JoinHandle<T>> {
+    thread::Builder::new().name(name).spawn(work)
+}
+
+fn join(thread: JoinHandle<()>, name: &str) {
+    if thread.join().is_err() {
+        log::error!("the {name} thread panicked");
+    }
+}
+
+fn environment(live: &Live) -> &'static str {
+    let modes: Vec<Mode> = Name::ALL.into_iter().map(|name| live.policy(name).mode).collect();
+    if modes.contains(&Mode::Debug) {
+        "debug"
+    } else if modes.contains(&Mode::Open) {
+        "open"
+    } else {
+        "production"
+    }
+}
+
+/// What the configuration asks for, or what the descriptor limit allows.
+fn connections_max(asked: usize) -> usize {
+    let allowed = descriptor_limit().saturating_sub(DESCRIPTORS_RESERVED) as usize;
+    match asked {
+        0 => allowed,
+        asked => {
+            if asked > allowed {
+                log::warn!("limits.connections = {asked}, but the descriptor limit allows {allowed}");
+            }
+            asked.min(allowed)
+        }
+    }
+}
+
+/// The soft limit on open files, from the kernel's own table; without one, a modest guess.
+fn descriptor_limit() -> u64 {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next()?.parse().ok())
+        .unwrap_or(1024)
+}
