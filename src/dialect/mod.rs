@@ -350,8 +350,14 @@ pub fn repeated(write: &Write, seq: Seq, answer: &str) -> Reply {
     }
 }
 
-/// The reply to a write that got no commit.
+/// The reply to a write that got no commit. A write with an operation id may be the resend of one that was stored, and
+/// where the store was never asked nobody can tell: then the honest answer is "unknown" (found by simulation: a resend
+/// refused as busy while its original stood in the log). `Full` is certain, because the id was looked up before.
 pub fn failed(write: &Write, failure: Failure) -> Reply {
+    let failure = match failure {
+        Failure::Busy | Failure::Broken if write.op.is_some() => Failure::Unknown,
+        other => other,
+    };
     match &write.change {
         Change::Documents(change) => documents::failed(change, failure),
     }

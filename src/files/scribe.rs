@@ -150,10 +150,13 @@ impl<R: Snapshots, I: From<Delivery> + Send> Scribe<R, I> {
                 Ok(())
             }
             Due::Write(document, mark) => {
-                let text = markdown::render(&document);
-                let digest = digest_of(text.as_bytes());
                 let path = path_of(id);
-                self.save_outside_edit(id, &path, digest, mark.as_ref())?;
+                let there = read_if_there(&path)?;
+                // Front matter that is not ours stays as its owner wrote it.
+                let others = there.as_deref().map(String::from_utf8_lossy).map(|text| markdown::parse(&text).others);
+                let text = markdown::render_with(&document, &others.unwrap_or_default());
+                let digest = digest_of(text.as_bytes());
+                self.save_outside_edit(id, &path, there, digest, mark.as_ref())?;
                 replace(&path, text.as_bytes())?;
                 self.wiring.metrics.file_writes.inc();
                 self.written.insert(id.to_owned(), digest);
@@ -176,12 +179,15 @@ impl<R: Snapshots, I: From<Delivery> + Send> Scribe<R, I> {
     }
 
     /// The file is about to be replaced. If somebody else has changed it since we last saw it, his text is kept beside it.
-    fn save_outside_edit(&self, id: &str, path: &Path, ours: [u8; 20], mark: Option<&FileMark>) -> io::Result<()> {
-        let there = match fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
-        };
+    fn save_outside_edit(
+        &self,
+        id: &str,
+        path: &Path,
+        there: Option<Vec<u8>>,
+        ours: [u8; 20],
+        mark: Option<&FileMark>,
+    ) -> io::Result<()> {
+        let Some(there) = there else { return Ok(()) };
         let digest = digest_of(&there);
         let known =
             digest == ours || mark.is_some_and(|mark| mark.digest == digest) || self.written.get(id) == Some(&digest);
@@ -292,6 +298,14 @@ impl<R: Snapshots, I: From<Delivery> + Send> Scribe<R, I> {
         let answer = ask(self.store.rows());
         self.store.end();
         answer.map_err(io::Error::other)
+    }
+}
+
+fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -96,7 +96,7 @@ mod tests {
             let tick = wheel.tick_of(Mono(seconds * 1_000_000_000));
             wheel.enter(id(slot), tick);
         }
-        for millis in (0..131_000).step_by(100) {
+        for millis in (0..132_000).step_by(100) {
             let now = Mono(millis * 1_000_000);
             wheel.due(now, &mut due);
             let slots: Vec<u32> = due.iter().map(|(id, _)| id.slot).collect();

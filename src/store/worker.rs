@@ -275,8 +275,9 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
                 self.fail(batch, Failure::Busy);
                 Turn::Worked
             }
+            RowsError::Full if batch.len() > 1 => self.one_by_one(batch, since),
             RowsError::Full => {
-                log::error!("the store is full: {} operations refused", batch.len());
+                log::error!("the store is full: an operation was refused");
                 self.fail(batch, Failure::Full);
                 self.tidy();
                 Turn::Worked
@@ -288,6 +289,28 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
                 Turn::Broken
             }
         }
+    }
+
+    /// There was no space for the whole batch. For some of it there may be, and a resend of what is stored needs none: each
+    /// is told its own truth. Refusing them all would call a stored operation refused.
+    fn one_by_one(&mut self, batch: Vec<Job>, since: Mono) -> Turn {
+        let mut jobs = batch.into_iter();
+        while let Some(job) = jobs.next() {
+            match self.transact(vec![job], since) {
+                Turn::Worked | Turn::Idle => {}
+                Turn::Busy => {
+                    if let Some((held, _)) = &mut self.held {
+                        held.extend(jobs);
+                    }
+                    return Turn::Busy;
+                }
+                Turn::Broken => {
+                    self.fail(jobs.collect(), Failure::Broken);
+                    return Turn::Broken;
+                }
+            }
+        }
+        Turn::Worked
     }
 
     fn break_down(&mut self) {

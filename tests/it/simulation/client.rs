@@ -9,6 +9,9 @@ pub struct Op {
     pub content: String,
     pub prompt: usize,
     pub answer: Option<Answer>,
+    /// How often it was sent, and how often it was refused: one copy's refusal says nothing of another's.
+    pub copies: usize,
+    pub refusals: usize,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +26,8 @@ pub struct View {
     pub prompt: usize,
     /// Its own edits' contents start with this.
     pub mark: String,
+    /// Contents of others' operations that it sent again.
+    pub resent: Vec<String>,
     pub initial: Option<String>,
     pub updates: Vec<String>,
     pub ended: bool,
@@ -65,7 +70,14 @@ impl Client {
     pub fn edit(&mut self) -> Op {
         self.sent += 1;
         let content = format!("{}{}", self.view.mark, self.sent);
-        let op = Op { id: format!("{}-{}", self.number, self.sent), content, prompt: self.view.prompt, answer: None };
+        let op = Op {
+            id: format!("{}-{}", self.number, self.sent),
+            content,
+            prompt: self.view.prompt,
+            answer: None,
+            copies: 1,
+            refusals: 0,
+        };
         self.send(&op);
         op
     }
@@ -103,10 +115,14 @@ impl Client {
             let Some(end) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(()) };
             let head = String::from_utf8_lossy(&self.buffer[..end]).into_owned();
             if !head.starts_with("HTTP/1.1 101") {
-                // Refused because the store is broken, full or busy; never because the prompt is unknown.
+                // Refused because the store is broken, full or busy, or because we dawdled; never as an unknown prompt.
                 self.refused = true;
                 self.view.ended = true;
-                return if head.starts_with("HTTP/1.1 50") { Ok(()) } else { Err(format!("handshake: {head}")) };
+                return if ["50", "408"].iter().any(|code| head[9..].starts_with(code)) {
+                    Ok(())
+                } else {
+                    Err(format!("handshake: {head}"))
+                };
             }
             self.upgraded = true;
             self.buffer.drain(..end + 4);
