@@ -61,7 +61,7 @@ class Prompts:
     """A server over PROMPTS Markdown files, and the ids it knows them by."""
 
     def __init__(self):
-        self.server = Server(config='[drain]\nwindow = "1s"\ntimeout = "10s"\n')
+        self.server = Server(config='[drain]\nwindow = "1s"\ntimeout = "10s"\n[origins]\nallow = ["http://localhost:5173"]\n')
         write_prompts(self.server.prompts)
 
     def __enter__(self):
@@ -462,8 +462,10 @@ async def test_bad_paths_are_refused_with_a_reason(prompts):
 
 
 async def test_origins(prompts):
-    """Programs send none and are let in; a page from elsewhere is not, unless it is allowed."""
+    """Programs send none and are let in; a page is where it is listed, and from elsewhere is not."""
     async with prompts.open("deep") as client:
+        await client.is_alive()
+    async with prompts.open("deep", origin="http://localhost:5173") as client:
         await client.is_alive()
     for origin in ("https://evil.example", "null", "http://localhost.evil.example", "file://"):
         status, reason = await refused(prompts, f"/ws/prompts/{prompts.path('deep')}", origin=origin)
