@@ -62,20 +62,16 @@ def read_log(data, prompt):
             if Path(f"{source}{suffix}").exists():
                 shutil.copy(f"{source}{suffix}", Path(copy) / f"log{suffix}")
         with sqlite3.connect(Path(copy) / "log") as rows:
-            rows.row_factory = sqlite3.Row
-            room = next((row for row in rows.execute("SELECT * FROM room") if is_room_of(text(row[0]), prompt)), None)
+            room = next((row for row in rows.execute("SELECT id, name, head_seq FROM room") if is_room_of(row[1], prompt)), None)
             if room is None:
                 # Killed before the first write; whoever was told of one will be missed in an empty log.
                 return 0, []
-            keys = room.keys()
-            name = room[0]
-            found = rows.execute("SELECT * FROM event WHERE room = ? ORDER BY seq", (name,)).fetchall()
-            head = room["head_seq"] if "head_seq" in keys else room["head"]
-            events = []
-            for row in found:
-                body = json.loads(text(row["body"]))
-                kind = text(row["kind"] if "kind" in row.keys() else row["type"])
-                events.append((row["seq"], text(row["op_id"] if "op_id" in row.keys() else row["op"]), kind, body.get("content")))
+            # An event's place is its room's id, then 37 bits of seq.
+            first, head = room[0] << 37, room[2]
+            found = rows.execute(
+                "SELECT place, op, kind, body FROM event WHERE place > ? AND place < ? ORDER BY place", (first, first + (1 << 37))
+            )
+            events = [(place - first, op, kind, json.loads(body).get("content")) for place, op, kind, body in found]
         rows.close()
     return head, events
 
@@ -91,9 +87,6 @@ def database(data):
 def is_room_of(room, prompt):
     return room.startswith("doc:") and room.removeprefix("doc:").split("/")[-1] == prompt
 
-
-def text(value):
-    return value.decode() if isinstance(value, bytes) else value
 
 
 # --- the clients of one round ---
