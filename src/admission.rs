@@ -52,6 +52,10 @@ pub struct Socket {
     /// The subprotocol to choose.
     pub protocol: Option<String>,
     pub close_style: bool,
+    /// Rates are held against it: everybody but a loopback client in debug mode.
+    pub metered: bool,
+    /// Its address has an account: a stranger's, in token mode.
+    pub is_guest: bool,
 }
 
 /// A decision, with what its log line and its reply need.
@@ -79,11 +83,11 @@ impl From<Reject> for Refused {
 pub fn decide(head: &Head<'_>, door: &Door<'_>) -> Decision {
     let client = peer::client_address(door.peer.ip(), head.header_all("x-forwarded-for"), &door.live.trusted);
     let mut origin = None;
-    let outcome = judge(head, door, &mut origin);
+    let outcome = judge(head, door, client, &mut origin);
     Decision { client, origin, outcome }
 }
 
-fn judge(head: &Head<'_>, door: &Door<'_>, origin: &mut Option<String>) -> Result<Admitted, Refused> {
+fn judge(head: &Head<'_>, door: &Door<'_>, client: IpAddr, origin: &mut Option<String>) -> Result<Admitted, Refused> {
     if let Some(service) = service(head.path) {
         return match head.method {
             Method::Get | Method::Head => Ok(Admitted::Service(service)),
@@ -94,7 +98,7 @@ fn judge(head: &Head<'_>, door: &Door<'_>, origin: &mut Option<String>) -> Resul
     let served = |name: Name| door.dialects.contains(&name);
     match route {
         Some(Route::Socket(target)) if served(target.dialect()) && debug_if_needed(&target, door) => {
-            socket(head, door, target, origin).map(|socket| Admitted::Socket(Box::new(socket)))
+            socket(head, door, client, target, origin).map(|socket| Admitted::Socket(Box::new(socket)))
         }
         Some(Route::Endpoint(name)) if served(name) => endpoint(head, door, name, origin),
         _ => Err(Reject::new(Reason::UnknownPath, format!("nothing is served at {}", shown_path(head.path))).into()),
@@ -116,7 +120,13 @@ fn debug_if_needed(target: &Target, door: &Door<'_>) -> bool {
     !matches!(target, Target::Echo) || door.live.policy(Name::Native).mode == Mode::Debug
 }
 
-fn socket(head: &Head<'_>, door: &Door<'_>, target: Target, origin: &mut Option<String>) -> Result<Socket, Refused> {
+fn socket(
+    head: &Head<'_>,
+    door: &Door<'_>,
+    client: IpAddr,
+    target: Target,
+    origin: &mut Option<String>,
+) -> Result<Socket, Refused> {
     let upgrade = upgrade::check(head)?;
     let name = target.dialect();
     let close_style = door.live.refuse(name) == Style::Close;
@@ -126,7 +136,16 @@ fn socket(head: &Head<'_>, door: &Door<'_>, target: Target, origin: &mut Option<
     }
     let principal = identify(head, door, name, origin).map_err(in_style)?;
     let protocol = chosen_protocol(&upgrade.protocols, principal.via);
-    Ok(Socket { target, principal, accept: upgrade.accept, protocol, close_style })
+    let mode = door.live.policy(name).mode;
+    Ok(Socket {
+        target,
+        principal,
+        accept: upgrade.accept,
+        protocol,
+        close_style,
+        metered: mode != Mode::Debug || !client.is_loopback(),
+        is_guest: mode == Mode::Token && !client.is_loopback(),
+    })
 }
 
 /// A browser drops a connection on which none of its offered subprotocols was chosen; the originals never chose one. The

@@ -43,6 +43,8 @@ pub mod ids;
 
 pub mod clock;
 
+pub mod meter;
+
 pub mod logging;
 
 pub mod metrics;
@@ -56,6 +58,8 @@ pub mod http;
 pub mod ws;
 
 pub mod auth;
+
+pub mod guests;
 
 pub mod model;
 

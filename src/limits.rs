@@ -73,6 +73,29 @@ pub const HUB_RECENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Pages a room keeps in memory for members far behind.
 pub const WINDOWS_MAX: usize = 4;
 
+/// How much of a rate may be used at once: bursts of twice a second's share.
+pub const RATE_BURST: Duration = Duration::from_secs(2);
+/// A client that has been over its rate for this long, slowed down all the while, is closed with 4029.
+pub const RATE_PATIENCE: Duration = Duration::from_secs(10);
+/// Pings, pongs and such per second and connection, bursts of five seconds' share (threat rows 53 and 54).
+pub const CONTROL_FRAMES_PER_SECOND: f64 = 20.0;
+pub const CONTROL_BURST: Duration = Duration::from_secs(5);
+/// Messages without sense per minute and connection (threat row 58).
+pub const BAD_MESSAGES_PER_MINUTE: f64 = 10.0;
+pub const BAD_MESSAGE_BURST: Duration = Duration::from_secs(60);
+/// Handshakes that one address may make at once.
+pub const ADDRESS_HANDSHAKE_BURST: f64 = 50.0;
+/// Wrong tokens per minute from one address, before it is barred (threat row 39).
+pub const ADDRESS_FAILURES_PER_MINUTE: f64 = 10.0;
+pub const ADDRESS_FAILURE_BURST: Duration = Duration::from_secs(60);
+pub const ADDRESS_FAILURE_PAUSE: Duration = Duration::from_secs(60);
+/// Addresses with an account; past it those that owe nothing are forgotten.
+pub const ADDRESSES_REMEMBERED: usize = 16 * 1024;
+
+/// A commit that takes longer turns readiness red; one that takes `COMMIT_HANG` ends the process (threat row 81).
+pub const COMMIT_SLOW: Duration = Duration::from_secs(5);
+pub const COMMIT_HANG: Duration = Duration::from_secs(30);
+
 /// Nested inclusions of one expansion (the originals' early bound).
 pub const EXPAND_DEPTH_MAX: usize = 10;
 /// Bytes one expansion may produce.
@@ -135,6 +158,10 @@ pub struct Limits {
     pub messages_per_second: u32,
     /// Bytes per second and connection, bursts of twice that; 0 is unlimited.
     pub bytes_per_second: u32,
+    /// Connections open from one address, in token mode and not for loopback; 0 is unlimited.
+    pub address_connections: usize,
+    /// Handshakes per second from one address, bursts of `ADDRESS_HANDSHAKE_BURST`; 0 is unlimited.
+    pub address_handshakes_per_second: u32,
 }
 
 /// The largest settable message; the originals' own bound.
@@ -157,6 +184,8 @@ impl Default for Limits {
             connections: 0,
             messages_per_second: 200,
             bytes_per_second: 4 * 1024 * 1024,
+            address_connections: 64,
+            address_handshakes_per_second: 20,
         }
     }
 }

@@ -187,6 +187,10 @@ fn wait(flags: &Serve, settings: &Settings, server: &Server, signals: &Signals) 
     let mut reloads = 0;
     while signals.terminations() == 0 && !server.store_is_broken() {
         std::thread::sleep(Duration::from_millis(50));
+        if server.commit_hangs() {
+            log::error!("a commit hangs: the process ends so that a new one can find out what became of it");
+            std::process::abort();
+        }
         let asked = signals.reloads();
         if asked == reloads {
             continue;

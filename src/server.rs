@@ -20,7 +20,8 @@ use crate::config::{Durability, Live, Settings};
 use crate::dialect::{Env, FileTask, Name, documents};
 use crate::directory::Directory;
 use crate::files::{self, Scribe};
-use crate::limits::{DESCRIPTORS_RESERVED, FILES_MAILBOX, REACTOR_MAILBOX, STORE_MAILBOX};
+use crate::guests::Guests;
+use crate::limits::{COMMIT_HANG, DESCRIPTORS_RESERVED, FILES_MAILBOX, REACTOR_MAILBOX, STORE_MAILBOX};
 use crate::listener::{self, Listener};
 use crate::mailbox::{self, Mailbox};
 use crate::metrics::Metrics;
@@ -29,7 +30,7 @@ use crate::reactor::{self, Control, Inbound, Reactor};
 use crate::service::Status;
 use crate::store::reader::Reader;
 use crate::store::worker::{self, Ending, Worker};
-use crate::store::{Retention, sqlite};
+use crate::store::{Pulse, Retention, sqlite};
 
 /// Why the server could not start: each says whose fault it is.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +59,7 @@ pub enum End {
 #[derive(Debug)]
 pub struct Server {
     pub addresses: Vec<SocketAddr>,
+    clock: Clock,
     status: Arc<Status>,
     live: Arc<ArcSwap<Live>>,
     retention: Arc<ArcSwap<Retention>>,
@@ -80,8 +82,10 @@ impl Server {
             Durability::Normal => sqlite::Durability::Normal,
         };
         let metrics = Arc::new(Metrics::default());
+        let pulse = Arc::new(Pulse::default());
         let status = Arc::new(Status::new(
             metrics.clone(),
+            pulse.clone(),
             match durability {
                 sqlite::Durability::Full => "full",
                 sqlite::Durability::Normal => "normal",
@@ -101,6 +105,7 @@ impl Server {
         }
 
         let directory = Arc::new(Directory::default());
+        let guests = Arc::new(Guests::default());
         let shared_live = Arc::new(ArcSwap::new(live.clone()));
         let retention = Arc::new(ArcSwap::from_pointee(live.retention.clone()));
         let (jobs, jobs_inbox) = mailbox::channel(STORE_MAILBOX);
@@ -146,7 +151,6 @@ impl Server {
                     files::ScribeWiring {
                         inbox,
                         writers: vec![jobs.clone()],
-                        reactors: mailboxes.clone(),
                         roots: settings.documents.directories.clone(),
                         clock: clock.clone(),
                         metrics: metrics.clone(),
@@ -165,6 +169,7 @@ impl Server {
                 env: env.clone(),
                 clock: clock.clone(),
                 metrics: metrics.clone(),
+                pulse,
                 retention: retention.clone(),
             },
         );
@@ -181,6 +186,7 @@ impl Server {
                     readers: questions.clone(),
                     files: files_mailbox.clone(),
                     directory: directory.clone(),
+                    guests: guests.clone(),
                     env: env.clone(),
                     clock: clock.clone(),
                     status: status.clone(),
@@ -204,6 +210,7 @@ impl Server {
 
         Ok(Server {
             addresses,
+            clock,
             status,
             live: shared_live,
             retention,
@@ -222,6 +229,12 @@ impl Server {
     pub fn reload(&self, live: Arc<Live>) {
         self.retention.store(Arc::new(live.retention.clone()));
         self.live.store(live);
+    }
+
+    /// A commit has been under way for so long that nothing will come of it: clients are better off with a new process,
+    /// which will find out what it did.
+    pub fn commit_hangs(&self) -> bool {
+        self.status.pulse.age(self.clock.mono()) > COMMIT_HANG
     }
 
     pub fn store_is_broken(&self) -> bool {

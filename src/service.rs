@@ -4,14 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::admission::Service;
-use crate::clock::Wall;
+use crate::clock::{Mono, Wall};
 use crate::http::Response;
+use crate::limits::COMMIT_SLOW;
 use crate::metrics::Metrics;
+use crate::store::Pulse;
 
 /// What all threads know of the process as a whole.
 #[derive(Debug)]
 pub struct Status {
     pub metrics: Arc<Metrics>,
+    pub pulse: Arc<Pulse>,
     /// `full` or `normal`: an explicit choice that is admitted to.
     pub durability: &'static str,
     /// `debug`, `open` or `production`.
@@ -21,9 +24,15 @@ pub struct Status {
 }
 
 impl Status {
-    pub fn new(metrics: Arc<Metrics>, durability: &'static str, environment: &'static str) -> Status {
+    pub fn new(
+        metrics: Arc<Metrics>,
+        pulse: Arc<Pulse>,
+        durability: &'static str,
+        environment: &'static str,
+    ) -> Status {
         Status {
             metrics,
+            pulse,
             durability,
             environment,
             draining: AtomicBool::new(false),
@@ -47,10 +56,10 @@ impl Status {
         self.store_broken.load(Ordering::Acquire)
     }
 
-    pub fn answer(&self, service: Service, now: Wall) -> Response {
+    pub fn answer(&self, service: Service, now: (Mono, Wall)) -> Response {
         match service {
             Service::Live => Response::text(200, "ok\n"),
-            Service::Ready => match self.unready() {
+            Service::Ready => match self.unready(now.0) {
                 None => Response::text(200, "ready\n"),
                 Some(why) => Response::text(503, format!("{why}\n")),
             },
@@ -63,9 +72,11 @@ impl Status {
         }
     }
 
-    fn unready(&self) -> Option<&'static str> {
+    fn unready(&self, now: Mono) -> Option<&'static str> {
         if self.store_is_broken() {
             Some("the store has failed")
+        } else if self.pulse.age(now) > COMMIT_SLOW {
+            Some("a commit takes too long")
         } else if self.is_draining() {
             Some("draining")
         } else {
@@ -74,13 +85,13 @@ impl Status {
     }
 
     /// A superset of what the four applications answered.
-    fn health(&self, now: Wall) -> Response {
-        let (status, database) = match self.unready() {
+    fn health(&self, now: (Mono, Wall)) -> Response {
+        let (status, database) = match self.unready(now.0) {
             None => ("healthy", "connected"),
             Some("draining") => ("draining", "connected"),
             Some(_) => ("unhealthy", "failed"),
         };
-        let timestamp = jiff::Timestamp::from_microsecond(now.0).map(|at| at.to_string()).unwrap_or_default();
+        let timestamp = jiff::Timestamp::from_microsecond(now.1.0).map(|at| at.to_string()).unwrap_or_default();
         let body = format!(
             "{{\"status\":\"{status}\",\"service\":\"commitcast\",\"version\":\"{}\",\"timestamp\":\"{timestamp}\",\
              \"database\":\"{database}\",\"environment\":\"{}\",\"durability\":\"{}\"}}",

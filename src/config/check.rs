@@ -320,6 +320,17 @@ fn limits(written: &raw::Limits, report: &mut Report<'_>) -> Limits {
             default.bytes_per_second,
             0,
         ),
+        address_connections: bounds.count(
+            "address_connections",
+            written.address_connections,
+            default.address_connections,
+        ),
+        address_handshakes_per_second: bounds.number(
+            "address_handshakes_per_second",
+            written.address_handshakes_per_second,
+            default.address_handshakes_per_second,
+            0,
+        ),
     }
 }
 

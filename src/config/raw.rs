@@ -236,6 +236,8 @@ pub struct Limits {
     pub connections: Option<Whole>,
     pub messages_per_second: Option<Whole>,
     pub bytes_per_second: Option<Size>,
+    pub address_connections: Option<Whole>,
+    pub address_handshakes_per_second: Option<Whole>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]

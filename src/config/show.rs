@@ -72,6 +72,8 @@ fn shared(settings: &Settings) -> Keys {
             connections: Some(Whole(limits.connections as u64)),
             messages_per_second: Some(Whole(u64::from(limits.messages_per_second))),
             bytes_per_second: Some(Size(u64::from(limits.bytes_per_second))),
+            address_connections: Some(Whole(limits.address_connections as u64)),
+            address_handshakes_per_second: Some(Whole(u64::from(limits.address_handshakes_per_second))),
         },
         drain: raw::Drain { window: Some(Span(settings.drain.window)), timeout: Some(Span(settings.drain.timeout)) },
         log: raw::Log {

@@ -31,8 +31,10 @@ use crate::clock::{Mono, Wall};
 use crate::dialect::{Intent, Session};
 use crate::http::{self, Head, Reason, Reject};
 use crate::limits::{
-    BODY_BYTES_MAX, HEAD_DRIBBLE_BYTES, HEAD_READS_MAX, INFLIGHT_WRITES_MAX, Limits, MESSAGE_BYTES_CEILING,
+    BAD_MESSAGE_BURST, BAD_MESSAGES_PER_MINUTE, BODY_BYTES_MAX, CONTROL_BURST, CONTROL_FRAMES_PER_SECOND,
+    HEAD_DRIBBLE_BYTES, HEAD_READS_MAX, INFLIGHT_WRITES_MAX, Limits, MESSAGE_BYTES_CEILING, RATE_BURST, RATE_PATIENCE,
 };
+use crate::meter::Meter;
 use crate::ws::decoder::{Bounds, Decoder, Message};
 use crate::ws::{self, Close};
 
@@ -58,6 +60,21 @@ pub struct Connection {
     blocked: Option<Mono>,
     /// When the oldest question out was asked.
     asked: Mono,
+    /// Made with the first message of a metered connection: one at rest owns nothing.
+    rate: Option<Box<Rate>>,
+}
+
+/// How much a WebSocket has used of what it may.
+#[derive(Debug, Default)]
+struct Rate {
+    messages: Meter,
+    bytes: Meter,
+    control: Meter,
+    nonsense: Meter,
+    /// It is over its rate: not read before this.
+    slowed_until: Option<Mono>,
+    /// Since when it has been over its rate again and again.
+    over_since: Option<Mono>,
 }
 
 #[derive(Debug)]
@@ -80,6 +97,8 @@ pub struct Open {
     expires: Option<i64>,
     /// When the message under way began.
     begun: Option<Mono>,
+    /// Rates are held against it.
+    metered: bool,
 }
 
 /// An HTTP request that is with the store, and how its answer is to be framed.
@@ -108,8 +127,20 @@ pub struct Handshake {
     pub session: Option<Session>,
     /// Refuse by accepting and closing with a code, because browsers cannot read a refused handshake.
     pub close_style: bool,
+    /// Rates are held against it: everybody but a loopback client in debug mode.
+    pub metered: bool,
     /// What the log line says.
     pub target: String,
+}
+
+/// What a step is charged as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spent {
+    Message,
+    /// A message without sense.
+    Nonsense,
+    /// A ping or pong.
+    Control,
 }
 
 /// What one call of [`Connection::next`] found.
@@ -118,7 +149,7 @@ pub enum Step<'a> {
     /// Everything was used; more must be read.
     More,
     /// Something was dealt with on the spot; go on.
-    Handled,
+    Handled(Spent),
     Request {
         head: Box<Head<'a>>,
         body: &'a [u8],
@@ -158,6 +189,8 @@ pub enum Lapse {
     Credential,
     /// The close was not answered.
     Close,
+    /// It may be read again.
+    Slowed,
 }
 
 /// A token is compared with the wall clock at least this often, so that a stepped clock is noticed.
@@ -177,6 +210,7 @@ impl Connection {
             pinged: None,
             blocked: None,
             asked: now,
+            rate: None,
         }
     }
 
@@ -207,7 +241,7 @@ impl Connection {
 
     /// May the next step be taken? If not, bytes wait in the tail and in the kernel.
     pub fn accepts(&self, limits: &Limits) -> bool {
-        let free = self.parked.is_none() && self.outbox.bytes() <= limits.outbox;
+        let free = self.parked.is_none() && self.outbox.bytes() <= limits.outbox && self.slowed_until().is_none();
         match self.phase {
             Phase::Head { .. } => free,
             Phase::Open(_) => free && !self.exclusive && self.inflight < INFLIGHT_WRITES_MAX,
@@ -255,13 +289,55 @@ impl Connection {
                     _ => Bounds { message: limits.message, fragments: limits.fragments },
                 };
                 let (used, step) = open.next(input, bounds, now, out);
-                if matches!(step, Step::Handled | Step::Intent(_) | Step::More) {
+                if matches!(step, Step::Handled(_) | Step::Intent(_) | Step::More) {
                     self.pinged = None;
                 }
                 (used, step)
             }
             Phase::Closing { .. } | Phase::Dead | Phase::Asked(_) => (input.len(), Step::More),
         }
+    }
+
+    // ---- rates -----------------------------------------------------------------------------------------------------------
+
+    /// Charges what a step used. A client over its rate is not refused and loses nothing: it is not read until it has
+    /// credit again, so its own socket fills up and holds it back. One that stays over for long is closed.
+    pub fn charge(&mut self, spent: Spent, bytes: usize, limits: &Limits, now: Mono) -> Result<(), Close> {
+        if !self.open().is_some_and(|open| open.metered) {
+            return Ok(());
+        }
+        let rate = self.rate.get_or_insert_default();
+        if rate.messages.is_settled(now) && rate.bytes.is_settled(now) {
+            rate.over_since = None;
+        }
+        let paid = match spent {
+            Spent::Control => {
+                let kept = rate.control.charge(now, 1, CONTROL_FRAMES_PER_SECOND, CONTROL_BURST);
+                return kept.map_err(|_| Close::POLICY.because("control_flood"));
+            }
+            Spent::Nonsense => {
+                let kept = rate.nonsense.charge(now, 1, BAD_MESSAGES_PER_MINUTE / 60.0, BAD_MESSAGE_BURST);
+                kept.map_err(|_| Close::POLICY.because("bad_messages"))?;
+                rate.messages.charge(now, 1, f64::from(limits.messages_per_second), RATE_BURST)
+            }
+            Spent::Message => rate.messages.charge(now, 1, f64::from(limits.messages_per_second), RATE_BURST),
+        };
+        let paid = paid.and(rate.bytes.charge(now, bytes as u64, f64::from(limits.bytes_per_second), RATE_BURST));
+        let Err(until) = paid else { return Ok(()) };
+        rate.slowed_until = Some(until);
+        let since = *rate.over_since.get_or_insert(now);
+        if now.since(since) > RATE_PATIENCE { Err(Close::RATE) } else { Ok(()) }
+    }
+
+    /// It has credit again.
+    pub fn speed_up(&mut self) {
+        if let Some(rate) = &mut self.rate {
+            rate.slowed_until = None;
+        }
+    }
+
+    fn slowed_until(&self) -> Option<Mono> {
+        self.rate.as_ref().and_then(|rate| rate.slowed_until)
     }
 
     // ---- questions and answers ----------------------------------------------------------------------------------------
@@ -333,7 +409,7 @@ impl Connection {
     }
 
     /// The 101 is on its way.
-    pub fn upgrade(&mut self, session: Session, principal: &Principal, now: Mono) {
+    pub fn upgrade(&mut self, session: Session, principal: &Principal, metered: bool, now: Mono) {
         self.since = now;
         self.heard = now;
         self.phase = Phase::Open(Open {
@@ -344,6 +420,7 @@ impl Connection {
             // Believed as long as at the door, or a token let in within its leeway would be closed at once.
             expires: principal.expires_at.map(|at| at.saturating_add(LEEWAY_SECONDS)),
             begun: None,
+            metered,
         });
     }
 
@@ -420,6 +497,7 @@ impl Connection {
             Phase::Head { first: false, reads: 0, .. } => Some((self.since.after(limits.keep_alive), Lapse::Idle)),
             Phase::Head { .. } => Some((self.since.after(limits.handshake), Lapse::Handshake)),
             Phase::Open(open) => {
+                let slowed = self.slowed_until().map(|until| (until, Lapse::Slowed));
                 let alive = if self.blocked.is_some() || !self.accepts(limits) {
                     None
                 } else if let Some(pinged) = self.pinged {
@@ -433,7 +511,7 @@ impl Connection {
                     let left = Duration::from_secs(expires.saturating_sub(now.1.unix_seconds()).max(0) as u64);
                     (now.0.after(left.min(CREDENTIAL_CHECK)), Lapse::Credential)
                 });
-                [alive, answer, message, credential].into_iter().flatten().min_by_key(|(at, _)| *at)
+                [alive, answer, message, credential, slowed].into_iter().flatten().min_by_key(|(at, _)| *at)
             }
         };
         [nearest, stall].into_iter().flatten().min_by_key(|(at, _)| *at)
@@ -509,22 +587,22 @@ impl Open {
             Some(Message::Text(text)) => match &mut self.session {
                 Session::Echo => {
                     ws::frame::put_text(out, text.as_bytes());
-                    Step::Handled
+                    Step::Handled(Spent::Message)
                 }
                 session => Step::Intent(session.on_text(text, now.1)),
             },
             Some(Message::Binary(bytes)) => match &mut self.session {
                 Session::Echo => {
                     ws::frame::put_binary(out, bytes);
-                    Step::Handled
+                    Step::Handled(Spent::Message)
                 }
                 session => Step::Intent(session.on_binary(bytes, now.1)),
             },
             Some(Message::Ping(payload)) => {
                 ws::frame::put_pong(out, payload);
-                Step::Handled
+                Step::Handled(Spent::Control)
             }
-            Some(Message::Pong(_)) => Step::Handled,
+            Some(Message::Pong(_)) => Step::Handled(Spent::Control),
             Some(Message::Close(close)) => {
                 ws::frame::put_close(out, Close::echo(close).as_ref());
                 Step::PeerClosed

@@ -121,6 +121,8 @@ pub enum Intent {
     Ignore,
     /// A text frame with this payload.
     Reply(Bytes),
+    /// The same, to a message that made no sense: too many of those end the connection.
+    Complain(Bytes),
     /// A text frame, then a close with code 1000.
     ReplyThenClose(Bytes),
     Respond(Box<Response>),

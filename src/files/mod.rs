@@ -22,7 +22,7 @@ use std::sync::Arc;
 use sha1::{Digest, Sha1};
 
 use crate::clock::Wall;
-use crate::dialect::{self, Asker, Change, Env, Reply, Write, documents};
+use crate::dialect::{self, Asker, Change, Env, Write, documents};
 use crate::model::RowsError;
 use crate::store::{CommitError, Store};
 
@@ -75,9 +75,4 @@ pub fn load(store: &mut dyn Store, files: Vec<documents::Import>, env: &Env, at:
         }
         store.commit()?;
     }
-}
-
-/// The answer to a reload, once its files are committed.
-pub fn reloaded(count: usize) -> Reply {
-    Reply::Response(Box::new(documents::reloaded(count)))
 }

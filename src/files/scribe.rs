@@ -11,35 +11,36 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{digest_of, import, path_of, reloaded, scan, server};
+use super::{digest_of, path_of, scan, server};
 use crate::clock::{Clock, Mono};
 use crate::dialect::documents::{self, markdown};
-use crate::dialect::{Change, FileTask, Reply, Write};
-use crate::ids::ConnId;
+use crate::dialect::{Change, FileTask, Write};
+use crate::ids::{ConnId, RoomName};
 use crate::mailbox::{Inbox, Mailbox};
 use crate::metrics::Metrics;
 use crate::model::{Document, FileMark, RowsError};
-use crate::store::{Answer, Delivery, Job, Snapshots};
+use crate::store::{Job, Snapshots};
 
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// Whose turn a reload takes in the writer's queue; its events are the prompts' own.
+const RELOAD_ROOM: &str = "reload";
 /// How often revisions and marks are compared.
 const COMPARE: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
-pub struct Wiring<I> {
+pub struct Wiring {
     pub inbox: Inbox<FileTask>,
     pub writers: Vec<Mailbox<Job>>,
-    pub reactors: Vec<Mailbox<I>>,
     pub roots: Vec<String>,
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
 }
 
 #[derive(Debug)]
-pub struct Scribe<R, I> {
+pub struct Scribe<R> {
     store: R,
-    wiring: Wiring<I>,
+    wiring: Wiring,
     /// Documents whose file is behind, by id, and when to try.
     pending: BTreeMap<String, Try>,
     /// What we wrote ourselves, until its mark is committed and read back.
@@ -60,8 +61,8 @@ enum Due {
     Nothing,
 }
 
-impl<R: Snapshots, I: From<Delivery> + Send> Scribe<R, I> {
-    pub fn new(store: R, wiring: Wiring<I>) -> Scribe<R, I> {
+impl<R: Snapshots> Scribe<R> {
+    pub fn new(store: R, wiring: Wiring) -> Scribe<R> {
         Scribe { store, wiring, pending: BTreeMap::new(), written: HashMap::new(), compared: None }
     }
 
@@ -216,48 +217,15 @@ impl<R: Snapshots, I: From<Delivery> + Send> Scribe<R, I> {
         }
     }
 
-    /// Reads the directories again. The answer goes out behind the imports' own commits: a last write without effect in
-    /// each shard's queue would be needed to know that, so instead the reload waits for its own marks to be readable.
+    /// Reads the directories again; the writer answers once that is committed.
     fn reload(&mut self, to: ConnId) {
         let scan = scan(&self.wiring.roots);
         for skipped in &scan.skipped {
             log::warn!("passed over: {skipped}");
         }
-        let count = scan.files.len();
-        let expected: Vec<(String, [u8; 20])> =
-            scan.files.iter().map(|file| (Document::id_of(&file.directory, &file.name), file.digest)).collect();
-        for file in scan.files {
-            self.submit(import(file), None);
-        }
-        for writer in &mut self.wiring.writers {
-            writer.ring();
-        }
-        let reply = match self.wait_for(&expected) {
-            Ok(()) => reloaded(count),
-            Err(error) => {
-                log::error!("a reload could not be confirmed: {error}");
-                Reply::Response(Box::new(crate::http::Response::reject(&crate::dialect::Failure::Busy.reject())))
-            }
-        };
-        if let Some(reactor) = self.wiring.reactors.get_mut(usize::from(to.reactor)) {
-            reactor.post_or_wait(I::from(Delivery::Answer(Answer { to, reply })));
-            reactor.ring();
-        }
+        let change = Change::Documents(documents::Change::Reload(scan.files));
+        self.submit(Write { room: RoomName::new(RELOAD_ROOM), op: None, change }, Some(to));
         self.compared = None;
-    }
-
-    /// Until every file's digest is marked, or its document is known to be ahead of it; bounded.
-    fn wait_for(&mut self, expected: &[(String, [u8; 20])]) -> io::Result<()> {
-        let deadline = self.wiring.clock.mono().after(Duration::from_secs(4));
-        for (id, digest) in expected {
-            while self.over_snapshot(|rows| rows.file_mark(id))?.is_none_or(|mark| mark.digest != *digest) {
-                if self.wiring.clock.mono() > deadline {
-                    return Err(io::Error::new(io::ErrorKind::TimedOut, format!("{id} is not taken in yet")));
-                }
-                std::thread::sleep(Duration::from_millis(2));
-            }
-        }
-        Ok(())
     }
 
     /// Finds documents whose file is behind although no task says so.

@@ -38,9 +38,21 @@ impl<P: Poller> Reactor<P> {
                 self.log_refusal(id, decision.client, &target, &reject);
                 self.respond(id, &Response::reject(&reject), Framing { keep_alive: false, ..framing });
             }
-            Ok(Admitted::Socket(socket)) => self.open_socket(id, *socket, framing, &target),
+            Ok(Admitted::Socket(socket)) => {
+                if socket.is_guest {
+                    match self.wiring.guests.enter(decision.client, &self.live.limits, self.now.0) {
+                        Ok(place) => entry.guest = Some(place),
+                        Err(reject) => {
+                            self.log_refusal(id, decision.client, &target, &reject);
+                            self.respond(id, &Response::reject(&reject), Framing { keep_alive: false, ..framing });
+                            return;
+                        }
+                    }
+                }
+                self.open_socket(id, *socket, framing, &target);
+            }
             Ok(Admitted::Service(service)) => {
-                let response = self.wiring.status.answer(service, self.now.1);
+                let response = self.wiring.status.answer(service, self.now);
                 self.respond(id, &response, framing);
             }
             Ok(Admitted::Preflight) => {
@@ -54,6 +66,9 @@ impl<P: Poller> Reactor<P> {
                 self.take_on(id, intent, &mut Vec::new());
             }
             Err(refused) => {
+                if matches!(refused.reject.reason, Reason::Token) && !decision.client.is_loopback() {
+                    self.wiring.guests.failed(decision.client, self.now.0);
+                }
                 self.log_refusal(id, decision.client, &target, &refused.reject);
                 match refused.accept {
                     Some(accept) => self.accept_and_close(id, &accept, &refused.reject),
@@ -75,6 +90,7 @@ impl<P: Poller> Reactor<P> {
             principal: socket.principal,
             session: None,
             close_style: socket.close_style,
+            metered: socket.metered,
             target: target.to_owned(),
         };
         let Some(entry) = self.table.touch(id) else { return };
@@ -105,7 +121,9 @@ impl<P: Poller> Reactor<P> {
         let Some(entry) = self.table.touch(id) else { return };
         match intent {
             Intent::Ignore => {}
-            Intent::Reply(payload) if entry.conn.may_reply() => ws::frame::put_text(out, &payload),
+            Intent::Reply(payload) | Intent::Complain(payload) if entry.conn.may_reply() => {
+                ws::frame::put_text(out, &payload)
+            }
             Intent::ReplyThenClose(payload) if entry.conn.may_reply() => {
                 ws::frame::put_text(out, &payload);
                 self.emit(id, out);
@@ -326,7 +344,8 @@ impl<P: Poller> Reactor<P> {
             target = handshake.target.as_str(), user = &*principal.user, status = 101;
             "accepted"
         );
-        entry.conn.upgrade(session, &principal, self.now.0);
+        let metered = handshake.metered;
+        entry.conn.upgrade(session, &principal, metered, self.now.0);
         entry.conn.outbox.push(head.into());
         entry.conn.outbox.push(greeting);
         self.unflushed.push(id);

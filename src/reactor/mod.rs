@@ -36,6 +36,7 @@ use crate::clock::{Clock, Mono, Wall};
 use crate::config::Live;
 use crate::dialect::{Env, FileTask, Name};
 use crate::directory::Directory;
+use crate::guests::Guests;
 use crate::ids::ConnId;
 use crate::limits::SCRATCH_BYTES;
 use crate::mailbox::{Inbox, Mailbox};
@@ -57,6 +58,7 @@ pub struct Wiring<S> {
     pub readers: Mailbox<Question>,
     pub files: Option<Mailbox<FileTask>>,
     pub directory: Arc<Directory>,
+    pub guests: Arc<Guests>,
     pub env: Arc<Env>,
     pub clock: Clock,
     pub status: Arc<Status>,
@@ -75,6 +77,8 @@ pub struct Reactor<P: Poller> {
     live: Arc<Live>,
     now: (Mono, Wall),
     scratch: Box<[u8]>,
+    /// The replies to one read, before they are written: one buffer for all, as with `scratch`.
+    out: Vec<u8>,
     ready: Vec<Ready>,
     /// Connections with unread bytes that nobody will tell us of again.
     carry: Vec<ConnId>,
@@ -111,6 +115,7 @@ impl<P: Poller> Reactor<P> {
             live,
             now,
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            out: Vec::new(),
             ready: Vec::new(),
             carry: Vec::new(),
             unflushed: Vec::new(),

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use super::Reactor;
 use super::poller::{Poller, Transport, WAKE};
-use crate::conn::{Lapse, Phase, Step};
+use crate::conn::{Lapse, Phase, Spent, Step};
+use crate::dialect::Intent;
 use crate::http::{Reason, Reject};
 use crate::ids::ConnId;
-use crate::limits::READ_BUDGET_BYTES;
+use crate::limits::{READ_BUDGET_BYTES, SCRATCH_BYTES};
 use crate::ws::{self, Close};
 
 /// How soon a connection that waits for an answer is told to go again.
@@ -51,7 +52,7 @@ impl<P: Poller> Reactor<P> {
     /// Reads until the socket is empty, the budget is used or the client has to wait.
     fn drive(&mut self, id: ConnId) {
         let mut scratch = std::mem::take(&mut self.scratch);
-        let mut out = Vec::new();
+        let mut out = std::mem::take(&mut self.out);
         let mut budget = READ_BUDGET_BYTES;
         while let Some(entry) = self.table.touch(id) {
             entry.unread = true;
@@ -90,6 +91,9 @@ impl<P: Poller> Reactor<P> {
             }
         }
         self.scratch = scratch;
+        if out.capacity() <= SCRATCH_BYTES {
+            self.out = out;
+        }
     }
 
     /// Goes on with what was read before: an answer has come, and the client may be heard again.
@@ -152,10 +156,17 @@ impl<P: Poller> Reactor<P> {
             used += step_used;
             match step {
                 Step::More => break,
-                Step::Handled => self.counts.messages_in += 1,
+                Step::Handled(spent) => {
+                    self.counts.messages_in += 1;
+                    let charged = entry.conn.charge(spent, step_used, &self.live.limits, self.now.0);
+                    self.enforce(id, charged, out);
+                }
                 Step::Intent(intent) => {
                     self.counts.messages_in += 1;
+                    let spent = if matches!(intent, Intent::Complain(_)) { Spent::Nonsense } else { Spent::Message };
+                    let charged = entry.conn.charge(spent, step_used, &self.live.limits, self.now.0);
                     self.take_on(id, intent, out);
+                    self.enforce(id, charged, out);
                 }
                 Step::Request { head, body } => {
                     let early = rest_len - step_used;
@@ -173,6 +184,14 @@ impl<P: Poller> Reactor<P> {
             }
         }
         used
+    }
+
+    /// A client that floods is told so, behind what it was answered.
+    fn enforce(&mut self, id: ConnId, charged: Result<(), Close>, out: &mut Vec<u8>) {
+        if let Err(close) = charged {
+            self.emit(id, out);
+            self.close_with(id, close);
+        }
     }
 
     /// Writes at once what was just said, when nothing stands before it; the rest is queued.
@@ -273,6 +292,10 @@ impl<P: Poller> Reactor<P> {
             Lapse::Stall => {
                 self.close_with(id, Close::TOO_SLOW);
                 self.hang_up(id, "it took no bytes in time");
+            }
+            Lapse::Slowed => {
+                entry.conn.speed_up();
+                self.resume(id);
             }
             Lapse::Message => self.close_with(id, Close::MESSAGE_TIMEOUT),
             Lapse::Credential => {

@@ -69,6 +69,9 @@ impl<P: Poller> Reactor<P> {
                 self.wiring.directory.leave(receipt, self.wiring.index);
             }
         }
+        if let Some(place) = entry.guest.take() {
+            self.wiring.guests.leave(place);
+        }
         self.counts.outbox_bytes -= entry.gauged as i64;
         let was = entry.registered;
         if let Err(error) = self.poller.arm(&mut entry.socket, Table::<P::Socket>::token(id), was, None) {

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use slab::Slab;
 
 use crate::conn::{Connection, Wants};
+use crate::guests::Place;
 use crate::ids::ConnId;
 use crate::limits::SLOTS_MAX;
 use crate::room::{MemberKey, RoomKey};
@@ -31,6 +32,8 @@ pub struct Entry<T> {
     pub unread: bool,
     /// The peer has ended its side: a short read no longer means that nothing is left.
     pub ended: bool,
+    /// Its place among the connections of its address.
+    pub guest: Option<Place>,
     /// What the gauge of waiting bytes holds of this one.
     pub gauged: usize,
     generation: u32,
@@ -107,6 +110,7 @@ impl<T> Table<T> {
             memberships: Memberships::None,
             unread: false,
             ended: false,
+            guest: None,
             gauged: 0,
             generation: self.generation,
             touched: true,

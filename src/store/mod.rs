@@ -16,6 +16,7 @@
 
 mod committed;
 pub mod memory;
+mod pulse;
 mod queue;
 pub mod reader;
 pub mod seam;
@@ -23,6 +24,7 @@ pub mod sqlite;
 pub mod worker;
 
 pub use committed::{Committed, Page, Reset};
+pub use pulse::Pulse;
 pub use seam::{CommitError, Keep, Retention, Snapshots, Store};
 
 use crate::dialect::{Asker, Read, Reply, Signal, Write};

@@ -14,7 +14,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::queue::Queue;
-use super::{Answer, CommitError, Committed, Delivery, Job, Retention, Store};
+use super::{Answer, CommitError, Committed, Delivery, Job, Pulse, Retention, Store};
 use crate::clock::{Clock, Mono, Wall};
 use crate::dialect::{self, Applied, Env, Failure, FileTask, Signal};
 use crate::directory::Directory;
@@ -41,6 +41,7 @@ pub struct Wiring<I> {
     pub env: Arc<Env>,
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
+    pub pulse: Arc<Pulse>,
     pub retention: Arc<ArcSwap<Retention>>,
 }
 
@@ -140,6 +141,13 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
 
     fn transact(&mut self, batch: Vec<Job>, since: Mono) -> Turn {
         let started = self.wiring.clock.mono();
+        self.wiring.pulse.begin(started);
+        let turn = self.transact_since(batch, since, started);
+        self.wiring.pulse.end();
+        turn
+    }
+
+    fn transact_since(&mut self, batch: Vec<Job>, since: Mono, started: Mono) -> Turn {
         let at = self.wiring.clock.wall();
         let outcome = match self.carry_out(&batch, at) {
             Ok(done) => {

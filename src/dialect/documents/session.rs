@@ -53,7 +53,7 @@ impl Session {
         match self {
             Session::Prompt { id, room } => match wire::parse(text) {
                 Ok(message) => on_message(id, room, message),
-                Err(why) => Intent::Reply(wire::error(why)),
+                Err(why) => Intent::Complain(wire::error(why)),
             },
             Session::Echo { counter } => {
                 *counter += 1;
@@ -67,7 +67,7 @@ impl Session {
     pub fn on_binary(&mut self, _bytes: &[u8], _now: Wall) -> Intent {
         let error = wire::error("this socket takes text frames only");
         match self {
-            Session::Prompt { .. } | Session::Echo { .. } => Intent::Reply(error),
+            Session::Prompt { .. } | Session::Echo { .. } => Intent::Complain(error),
             Session::OneShot => Intent::ReplyThenClose(error),
         }
     }

@@ -56,6 +56,8 @@ pub enum Change {
     },
     /// A file was read that does not hold what its mark says.
     Import(Import),
+    /// All files were read again, for a client who waits to hear how many: one transaction, one answer behind it.
+    Reload(Vec<Import>),
     /// A file was written: it holds this revision.
     Synced {
         id: String,
@@ -83,6 +85,7 @@ impl Change {
             Change::Create { content, .. } => content.len(),
             Change::Update { content, .. } | Change::Rename { content, .. } => content.as_ref().map_or(64, String::len),
             Change::Import(file) => file.content.len(),
+            Change::Reload(files) => files.iter().map(|file| file.content.len()).sum(),
             Change::Delete { .. } | Change::Synced { .. } | Change::Removed { .. } => 64,
         }
     }
@@ -162,6 +165,12 @@ pub fn apply(
             act.rename(id, directory.as_deref(), name, content.as_deref(), metadata.as_ref(), asked)?
         }
         Change::Import(import) => act.import(import)?,
+        Change::Reload(imports) => {
+            for import in imports {
+                act.import(import)?;
+            }
+            Reply::Response(Box::new(super::reloaded(imports.len())))
+        }
         Change::Synced { id, digest, rev } => {
             act.rows.put_file_mark(&FileMark { document: id.clone(), digest: *digest, rev: *rev })?;
             Reply::Silence
@@ -207,6 +216,7 @@ fn asked(change: &Change) -> &Asked {
         | Change::Update { asked, .. }
         | Change::Delete { asked, .. }
         | Change::Rename { asked, .. } => asked,
+        Change::Reload(_) => &Asked::Rest(Generation::Path),
         Change::Import(_) | Change::Synced { .. } | Change::Removed { .. } => &Asked::Nobody,
     }
 }

@@ -19,14 +19,15 @@ use commitcast::config::{Flags, Settings};
 use commitcast::dialect::{Env, Name, documents};
 use commitcast::directory::Directory;
 use commitcast::files;
+use commitcast::guests::Guests;
 use commitcast::mailbox::{self, Mailbox};
 use commitcast::metrics::Metrics;
 use commitcast::reactor::{self, Inbound, Reactor};
 use commitcast::service::Status;
-use commitcast::store::Retention;
 use commitcast::store::memory::{Faults, MemorySnapshots, MemoryStore, Outcome};
 use commitcast::store::reader::Reader;
 use commitcast::store::worker::{self, Turn, Worker};
+use commitcast::store::{Pulse, Retention};
 
 use self::client::{Answer, Client, Op, View};
 use self::net::{Dice, SimPoller, SimSocket, lock};
@@ -90,7 +91,8 @@ fn start(
     }
     let directory = Arc::new(Directory::default());
     let metrics = Arc::new(Metrics::default());
-    let status = Arc::new(Status::new(metrics.clone(), "full", "debug"));
+    let pulse = Arc::new(Pulse::default());
+    let status = Arc::new(Status::new(metrics.clone(), pulse.clone(), "full", "debug"));
     let (jobs, jobs_inbox) = mailbox::channel(64);
     let (questions, questions_inbox) = mailbox::channel(64);
     let (sockets, inboxes): (Vec<_>, Vec<_>) = (0..REACTORS).map(|_| mailbox::channel::<Post>(4096)).unzip();
@@ -106,6 +108,7 @@ fn start(
             env: env.clone(),
             clock: clock.clone(),
             metrics,
+            pulse,
             retention: Arc::new(ArcSwap::from_pointee(Retention::default())),
         },
     );
@@ -132,6 +135,7 @@ fn start(
                     readers: questions.clone(),
                     files: None,
                     directory: directory.clone(),
+                    guests: Arc::new(Guests::default()),
                     env: env.clone(),
                     clock: clock.clone(),
                     status: status.clone(),
