@@ -18,6 +18,8 @@
 //!   stored beside it.
 
 mod outbox;
+#[cfg(test)]
+mod tests;
 
 pub use outbox::Outbox;
 
@@ -453,6 +455,7 @@ impl Connection {
 
     pub fn die(&mut self) {
         self.phase = Phase::Dead;
+        self.blocked = None;
         self.tail = Vec::new();
         self.parked = None;
         self.outbox.clear();
@@ -498,7 +501,8 @@ impl Connection {
             Phase::Head { .. } => Some((self.since.after(limits.handshake), Lapse::Handshake)),
             Phase::Open(open) => {
                 let slowed = self.slowed_until().map(|until| (until, Lapse::Slowed));
-                let alive = if self.blocked.is_some() || !self.accepts(limits) {
+                let unheard = self.blocked.is_some() || slowed.is_some() || (self.waits() && !self.accepts(limits));
+                let alive = if unheard {
                     None
                 } else if let Some(pinged) = self.pinged {
                     Some((pinged.after(limits.pong), Lapse::Pong))

@@ -51,11 +51,15 @@ impl<P: Poller> Reactor<P> {
 
     fn welcome_socket(&mut self, socket: P::Socket, peer: SocketAddr, listener: u8) {
         let conn = Connection::new(self.now.0);
-        if self.table.insert(socket, conn, peer, listener).is_none() {
+        let Some(id) = self.table.insert(socket, conn, peer, listener) else {
             log::error!("every slot of reactor {} is taken: {peer} was dropped", self.wiring.index);
             return;
-        }
+        };
         self.counts.accepted += 1;
+        if self.draining {
+            // It was accepted before the listener stopped; nobody else will tell it to go.
+            self.leaving.push((self.now.0, id));
+        }
     }
 
     fn take_delivery(&mut self, delivery: Delivery) {
@@ -101,6 +105,13 @@ impl<P: Poller> Reactor<P> {
                 }
                 _ => shown.push((conn, None)),
             }
+        }
+        if failed {
+            // Asking again at once would only spin on a store in trouble: the client comes back, to a snapshot.
+            for (conn, _) in shown {
+                self.close_with(conn, crate::ws::Close::OVERLOADED);
+            }
+            return;
         }
         for (conn, frame) in shown {
             if let (Some(frame), Some(entry)) = (frame, self.table.touch(conn)) {

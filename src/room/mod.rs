@@ -17,6 +17,8 @@
 //! Pure: no socket, no clock, no store. The reactor joins rooms and connections; they never see each other.
 
 mod hub;
+#[cfg(test)]
+mod tests;
 
 pub use hub::{Hub, RoomKey};
 
@@ -274,9 +276,16 @@ impl Room {
         if self.recent.is_empty() {
             self.recent = VecDeque::new();
         }
-        if self.waiting.is_empty() && self.asked.is_empty() {
-            self.windows.clear();
+        // Pages are kept as long as somebody reads in them. Looking costs a walk over the members, but only while somebody
+        // is far behind; forgetting them each turn would have him read every page of the log several times over.
+        if !self.windows.is_empty() && self.asked.is_empty() && !self.anybody_is_behind() {
+            self.windows = VecDeque::new();
         }
+    }
+
+    fn anybody_is_behind(&self) -> bool {
+        let reach = self.recent.front().map_or(self.end.next(), Committed::seq);
+        self.members.iter().any(|(_, member)| member.next.is_some_and(|next| next < reach))
     }
 
     #[cfg(any(test, debug_assertions))]

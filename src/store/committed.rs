@@ -99,3 +99,29 @@ impl Page {
         self.events
     }
 }
+
+/// For the tests of whoever accepts committed events: a store that has them all, and framed them for everybody.
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::clock::Wall;
+    use crate::dialect::Name;
+
+    pub fn event(room: &RoomName, seq: u64, origin: Option<ConnId>) -> Committed {
+        let event = Event {
+            seq: Seq(seq),
+            kind: "update".into(),
+            actor: "a".into(),
+            op: None,
+            origin: origin.map_or(0, ConnId::pack),
+            body: format!("{{\"content\":\"{seq}\"}}").into(),
+            at: Wall(0),
+        };
+        Committed::seal(room, &event, Name::Documents.bit())
+    }
+
+    pub fn page(room: &RoomName, after: u64, seqs: std::ops::RangeInclusive<u64>) -> Page {
+        let events = seqs.map(|seq| event(room, seq, None)).collect();
+        Page { room: room.clone(), after: Seq(after), events, reset: None, failed: false }
+    }
+}

@@ -14,7 +14,7 @@
 //!
 //! Never here: a socket, a vocabulary (a dialect's code is called, not known).
 
-mod committed;
+pub(crate) mod committed;
 pub mod memory;
 mod pulse;
 mod queue;

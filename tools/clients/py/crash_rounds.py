@@ -236,34 +236,46 @@ def one_round(server, all_told, options, dice, label):
     return started
 
 
+# Every round compares the whole log; a log that grew over all rounds would make the last ones mostly comparison.
+ROUNDS_ON_ONE_STORE = 20
+
+
 def rounds(options, seed):
     dice = random.Random(seed)
+    acknowledged = shown = 0
+    starts = []
+    for first in range(0, options.rounds, ROUNDS_ON_ONE_STORE):
+        count = min(ROUNDS_ON_ONE_STORE, options.rounds - first)
+        all_told = rounds_on_one_store(options, seed, dice, range(first, first + count), starts)
+        acknowledged += sum(len(told.acknowledged) for told in all_told)
+        shown += sum(len(told.shown) for told in all_told)
+        print(f"     {first + count} rounds, {acknowledged} updates acknowledged, {shown} shown to others", flush=True)
+    print(
+        f"{options.rounds} rounds, {acknowledged} updates acknowledged, {shown} shown to others, "
+        f"restart within {max(starts):.2f} s, 0 lost, 0 invented, 0 holes",
+        flush=True,
+    )
+    expect(acknowledged > options.rounds, "hardly anything was written: nothing was tested")
+    expect(shown > 0, "nobody was shown anything: nothing was tested")
+
+
+def rounds_on_one_store(options, seed, dice, numbers, starts):
     names = [f"crash_{n}" for n in range(options.prompts)]
     server = Server(config="[limits]\nmessages_per_second = 0\nbytes_per_second = 0\n")
     for name in names:
         (server.prompts / f"{name}.md").write_text(first_content(name))
     with server:
         all_told = [Told(name) for name in names]
-        starts = []
-        for n in range(options.rounds):
+        for n in numbers:
             try:
                 starts.append(one_round(server, all_told, options, dice, f"{seed}-{n}"))
             except BaseException:
                 print(f"round {n} of seed {seed}: crash_rounds.py --seed {seed} --rounds {n + 1}", flush=True)
                 raise
-            if (n + 1) % 10 == 0:
-                print(f"     {n + 1} rounds, {total(all_told)}", flush=True)
         server.kill()
         for told in all_told:
             compare(server.data, told)
-        print(f"{options.rounds} rounds, {total(all_told)}, restart within {max(starts):.2f} s", flush=True)
-        expect(sum(len(told.acknowledged) for told in all_told) > options.rounds, "hardly anything was written: nothing was tested")
-        expect(any(told.shown for told in all_told), "nobody was shown anything: nothing was tested")
-
-
-def total(all_told):
-    acknowledged = sum(len(told.acknowledged) for told in all_told)
-    return f"{acknowledged} updates acknowledged, {sum(len(told.shown) for told in all_told)} shown to others"
+    return all_told
 
 
 def main():
