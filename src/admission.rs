@@ -8,9 +8,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::auth::{self, Credential, Mode, Principal, Shown, peer, rights::Verb};
-use crate::clock::Wall;
+use crate::clock::{Mono, Wall};
 use crate::config::{Live, Style};
 use crate::dialect::{self, Name, Route, Target};
+use crate::guests::Guests;
 use crate::http::{Head, Method, Reason, Reject, cors, upgrade};
 
 /// Where a request came in.
@@ -22,6 +23,8 @@ pub struct Door<'a> {
     pub peer: SocketAddr,
     pub now: Wall,
     pub draining: bool,
+    /// The addresses that guess tokens, and the time by which they are barred; none offline.
+    pub guests: Option<(&'a Guests, Mono)>,
 }
 
 /// The server's own endpoints, the same on every listener.
@@ -100,7 +103,7 @@ fn judge(head: &Head<'_>, door: &Door<'_>, client: IpAddr, origin: &mut Option<S
         Some(Route::Socket(target)) if served(target.dialect()) && debug_if_needed(&target, door) => {
             socket(head, door, client, target, origin).map(|socket| Admitted::Socket(Box::new(socket)))
         }
-        Some(Route::Endpoint(name)) if served(name) => endpoint(head, door, name, origin),
+        Some(Route::Endpoint(name)) if served(name) => endpoint(head, door, client, name, origin),
         _ => Err(Reject::new(Reason::UnknownPath, format!("nothing is served at {}", shown_path(head.path))).into()),
     }
 }
@@ -134,7 +137,7 @@ fn socket(
     if door.draining {
         return Err(in_style(Reject::new(Reason::Draining, "the server is shutting down")));
     }
-    let principal = identify(head, door, name, origin).map_err(in_style)?;
+    let principal = identify(head, door, client, name, origin).map_err(in_style)?;
     let protocol = chosen_protocol(&upgrade.protocols, principal.via);
     let mode = door.live.policy(name).mode;
     Ok(Socket {
@@ -144,7 +147,7 @@ fn socket(
         protocol,
         close_style,
         metered: mode != Mode::Debug || !client.is_loopback(),
-        is_guest: mode == Mode::Token && !client.is_loopback(),
+        is_guest: is_guest(mode, client),
     })
 }
 
@@ -157,7 +160,13 @@ fn chosen_protocol(offered: &[&str], via: Credential) -> Option<String> {
     }
 }
 
-fn endpoint(head: &Head<'_>, door: &Door<'_>, name: Name, origin: &mut Option<String>) -> Result<Admitted, Refused> {
+fn endpoint(
+    head: &Head<'_>,
+    door: &Door<'_>,
+    client: IpAddr,
+    name: Name,
+    origin: &mut Option<String>,
+) -> Result<Admitted, Refused> {
     if head.wants_upgrade() {
         // Our own endpoints never become sockets; the answer is the plain one (threat row 14).
         log::debug!("an upgrade was asked of the endpoint {}", shown_path(head.path));
@@ -170,26 +179,42 @@ fn endpoint(head: &Head<'_>, door: &Door<'_>, name: Name, origin: &mut Option<St
     if door.draining {
         return Err(Reject::new(Reason::Draining, "the server is shutting down").into());
     }
-    let principal = identify(head, door, name, origin)?;
+    let principal = identify(head, door, client, name, origin)?;
     let verb = match head.method {
         Method::Get | Method::Head => Verb::Read,
         _ => Verb::Write,
     };
     // A request names a prompt by any of its spellings, and which room that is only the store knows. So over HTTP the
     // right must cover all of them; sockets are judged by their canonical room.
-    if !principal.rights.allows("doc:*", verb) {
-        let detail = format!("{} on doc:* is not granted", verb.as_str());
+    let rooms = dialect::all_rooms(name);
+    if !principal.rights.allows(rooms, verb) {
+        let detail = format!("{} on {rooms} is not granted", verb.as_str());
         return Err(Reject::new(Reason::Forbidden, detail).into());
     }
     Ok(Admitted::Endpoint(name, principal.user))
 }
 
+/// Whose address has an account (guests.rs).
+fn is_guest(mode: Mode, client: IpAddr) -> bool {
+    mode == Mode::Token && !client.is_loopback()
+}
+
 /// Origin first, then the credential.
-fn identify(head: &Head<'_>, door: &Door<'_>, name: Name, origin: &mut Option<String>) -> Result<Principal, Reject> {
+fn identify(
+    head: &Head<'_>,
+    door: &Door<'_>,
+    client: IpAddr,
+    name: Name,
+    origin: &mut Option<String>,
+) -> Result<Principal, Reject> {
     let policy = door.live.policy(name);
     let shown = Shown::of(head, policy);
     let allowed = door.live.origins(name).check(head.header_all("origin"), shown.has_only_cookie())?;
     *origin = allowed.map(|origin| origin.as_str().to_owned());
+    let barred = |(guests, now): (&Guests, Mono)| guests.is_barred(client, now);
+    if is_guest(policy.mode, client) && door.guests.is_some_and(barred) {
+        return Err(Reject::new(Reason::TooManyRequests, "too many wrong tokens from this address"));
+    }
     auth::authenticate(policy, &shown, peer::is_trusted(door.peer.ip(), &door.live.trusted), door.now)
 }
 

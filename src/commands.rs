@@ -120,6 +120,7 @@ pub fn explain(arguments: &ExplainArguments) -> ExitCode {
         peer: SocketAddr::new(arguments.peer, 0),
         now: Clock::system().wall(),
         draining: false,
+        guests: None,
     };
     let parsed = match head::parse(text.as_bytes()) {
         Ok(Some((parsed, _))) => parsed,

@@ -148,8 +148,7 @@ fn serve(flags: &Serve) -> ExitCode {
     let server = match Server::start(&settings) {
         Ok(server) => server,
         Err(error) => {
-            log::error!("{error}");
-            eprintln!("commitcast: {error}");
+            log::error!("could not start: {error}");
             return ExitCode::from(EXIT_START);
         }
     };

@@ -95,63 +95,51 @@ impl Default for Metrics {
         };
         let mut registry = Registry::with_prefix("commitcast");
         // The one table of names: a counter's exported name gains `_total`.
-        registry.register("connections", "Open connections.", metrics.connections.clone());
-        registry.register("accepted", "Connections accepted.", metrics.accepted.clone());
-        registry.register("rooms", "Rooms with a member, counted on each reactor.", metrics.rooms.clone());
-        registry.register("members", "Memberships of connections in rooms.", metrics.members.clone());
-        registry.register("messages_in", "Messages received from sockets.", metrics.messages_in.clone());
-        registry.register("messages_out", "Frames handed to sockets.", metrics.messages_out.clone());
-        registry.register("bytes_in", "Bytes read from sockets.", metrics.bytes_in.clone());
-        registry.register("bytes_out", "Bytes written to sockets.", metrics.bytes_out.clone());
-        registry.register("outbox_bytes", "Bytes of replies waiting for slow clients.", metrics.outbox_bytes.clone());
+        registry.register("connections", "Open connections", metrics.connections.clone());
+        registry.register("accepted", "Connections accepted", metrics.accepted.clone());
+        registry.register("rooms", "Rooms with a member, counted on each reactor", metrics.rooms.clone());
+        registry.register("members", "Memberships of connections in rooms", metrics.members.clone());
+        registry.register("messages_in", "Messages received from sockets", metrics.messages_in.clone());
+        registry.register("messages_out", "Frames handed to sockets", metrics.messages_out.clone());
+        registry.register("bytes_in", "Bytes read from sockets", metrics.bytes_in.clone());
+        registry.register("bytes_out", "Bytes written to sockets", metrics.bytes_out.clone());
+        registry.register("outbox_bytes", "Bytes of replies waiting for slow clients", metrics.outbox_bytes.clone());
         registry.register(
             "signals_dropped",
-            "Volatile frames dropped for slow clients.",
+            "Volatile frames dropped for slow clients",
             metrics.signals_dropped.clone(),
         );
-        registry.register(
-            "lagging_reads",
-            "Pages read from the log for members behind.",
-            metrics.lagging_reads.clone(),
-        );
-        registry.register("ws_reject", "Requests refused, by reason.", metrics.rejects.clone());
-        registry.register("ws_close", "Close frames sent, by code.", metrics.closes.clone());
+        registry.register("lagging_reads", "Pages read from the log for members behind", metrics.lagging_reads.clone());
+        registry.register("ws_reject", "Requests refused, by reason", metrics.rejects.clone());
+        registry.register("ws_close", "Close frames sent, by code", metrics.closes.clone());
         registry.register(
             "accept_pause",
-            "Times accepting paused for want of descriptors.",
+            "Times accepting paused for want of descriptors",
             metrics.accept_pauses.clone(),
         );
         registry.register(
             "loop_lag_seconds",
-            "Time of one turn of a reactor without its wait.",
+            "Time of one turn of a reactor without its wait",
             metrics.loop_lag.clone(),
         );
-        registry.register("commit_batch_operations", "Operations in one commit.", metrics.batch_operations.clone());
-        registry.register(
-            "commit_seconds",
-            "Time of one transaction, commit included.",
-            metrics.commit_seconds.clone(),
-        );
-        registry.register("operations", "Operations committed.", metrics.operations.clone());
-        registry.register(
-            "op_refused",
-            "Operations that got no commit, by reason.",
-            metrics.operations_refused.clone(),
-        );
+        registry.register("commit_batch_operations", "Operations in one commit", metrics.batch_operations.clone());
+        registry.register("commit_seconds", "Time of one transaction, commit included", metrics.commit_seconds.clone());
+        registry.register("operations", "Operations committed", metrics.operations.clone());
+        registry.register("op_refused", "Operations that got no commit, by reason", metrics.operations_refused.clone());
         registry.register(
             "store_fatal",
-            "Store failures after which nothing more is written.",
+            "Store failures after which nothing more is written",
             metrics.store_fatal.clone(),
         );
-        registry.register("file_writes", "Markdown files written back.", metrics.file_writes.clone());
+        registry.register("file_writes", "Markdown files written back", metrics.file_writes.clone());
         registry.register(
             "file_write_failures",
-            "Failed attempts to write a Markdown file back.",
+            "Failed attempts to write a Markdown file back",
             metrics.file_write_failures.clone(),
         );
         registry.register(
             "file_writes_pending",
-            "Markdown files waiting to be written back.",
+            "Markdown files waiting to be written back",
             metrics.file_writes_pending.clone(),
         );
         metrics.registry = registry;

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use mio::net::TcpStream;
@@ -243,7 +243,7 @@ impl Server {
 
     /// Ends in order. `hurry` is asked again and again whether to stop waiting for clients.
     pub fn stop(mut self, window: Duration, timeout: Duration, hurry: impl Fn() -> bool) -> End {
-        let deadline = Instant::now() + timeout;
+        let deadline = self.clock.mono().after(timeout);
         self.status.drain();
         self.stop_listening.store(true, Ordering::Release);
         join(self.listener, "listener");
@@ -253,7 +253,7 @@ impl Server {
         }
         let mut timed_out = false;
         while self.reactors.iter().any(|reactor| !reactor.is_finished()) {
-            if hurry() || Instant::now() >= deadline {
+            if hurry() || self.clock.mono() >= deadline {
                 timed_out = !hurry();
                 for mailbox in &mut self.mailboxes {
                     mailbox.post_or_wait(Inbound::Control(Control::Stop));

@@ -179,12 +179,12 @@ impl Settings {
         check::check(raw, &tree, &read_file)
     }
 
-    /// The part that SIGHUP may exchange.
     /// The secret that `commitcast token` signs with.
     pub fn hs256_secret(&self) -> Option<&str> {
         self.raw.keys.auth.hs256_secret.as_ref().map(|secret| secret.0.as_str())
     }
 
+    /// The part that SIGHUP may exchange.
     pub fn live(&self) -> Arc<Live> {
         Arc::clone(&self.live)
     }

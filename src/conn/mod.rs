@@ -158,8 +158,8 @@ pub enum Step<'a> {
     },
     Reject(Reject),
     Intent(Intent),
-    /// The peer closed; its close was answered.
-    PeerClosed,
+    /// The peer closed with this code (1005: with none); its close was answered.
+    PeerClosed(u16),
     /// The peer broke the protocol: close with this.
     Fault(Close),
 }
@@ -609,7 +609,7 @@ impl Open {
             Some(Message::Pong(_)) => Step::Handled(Spent::Control),
             Some(Message::Close(close)) => {
                 ws::frame::put_close(out, Close::echo(close).as_ref());
-                Step::PeerClosed
+                Step::PeerClosed(close.map_or(1005, |(code, _)| code.into()))
             }
         };
         self.begun = if self.decoder.mid_message() { self.begun.or(Some(now.0)) } else { None };

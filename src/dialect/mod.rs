@@ -285,6 +285,14 @@ pub fn endpoint(name: Name, head: &Head<'_>, body: &[u8], peer: &str, env: &Env)
     }
 }
 
+/// The pattern of all rooms that a dialect's endpoints may touch.
+pub fn all_rooms(name: Name) -> &'static str {
+    match name {
+        Name::Documents => "doc:*",
+        Name::Native => "*",
+    }
+}
+
 pub fn open(target: &Target) -> Opening {
     match target {
         Target::Echo => Opening::Accept { session: Session::Echo, greeting: None, join: None },

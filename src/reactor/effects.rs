@@ -24,13 +24,21 @@ impl<P: Poller> Reactor<P> {
         let Some(entry) = self.table.touch(id) else { return };
         let (peer, listener) = (entry.peer, usize::from(entry.listener));
         let dialects = self.wiring.listeners.get(listener).map_or(&[][..], Vec::as_slice);
-        let door = Door { live: &self.live, dialects, peer, now: self.now.1, draining: self.draining };
+        let door = Door {
+            live: &self.live,
+            dialects,
+            peer,
+            now: self.now.1,
+            draining: self.draining,
+            guests: Some((&self.wiring.guests, self.now.0)),
+        };
         let decision = admission::decide(head, &door);
         let framing = Framing {
             keep_alive: head.keep_alive && !self.draining,
             head_only: head.method == Method::Head,
             origin: decision.origin,
         };
+        entry.client = decision.client;
         let target = redact_target(head.target);
         match decision.outcome {
             Ok(Admitted::Socket(_)) if early > EARLY_BYTES_MAX => {
@@ -44,7 +52,13 @@ impl<P: Poller> Reactor<P> {
                         Ok(place) => entry.guest = Some(place),
                         Err(reject) => {
                             self.log_refusal(id, decision.client, &target, &reject);
-                            self.respond(id, &Response::reject(&reject), Framing { keep_alive: false, ..framing });
+                            match socket.close_style {
+                                true => self.accept_and_close(id, &socket.accept, &reject),
+                                false => {
+                                    let framing = Framing { keep_alive: false, ..framing };
+                                    self.respond(id, &Response::reject(&reject), framing);
+                                }
+                            }
                             return;
                         }
                     }
@@ -340,7 +354,7 @@ impl<P: Poller> Reactor<P> {
         reply::switching(&mut head, &handshake.accept, handshake.protocol.as_deref());
         let principal = handshake.principal.clone();
         log::info!(
-            conn = id.to_string().as_str(), peer = entry.peer.to_string().as_str(),
+            conn = id.to_string().as_str(), client = entry.client.to_string().as_str(),
             target = handshake.target.as_str(), user = &*principal.user, status = 101;
             "accepted"
         );
@@ -425,7 +439,9 @@ impl<P: Poller> Reactor<P> {
         let close = Close::refusing(reject);
         ws::frame::put_close(&mut out, Some(&close));
         self.queue(id, out.into());
-        self.note_close(id, Some(&close));
+        // Only our own codes are counted: a peer may choose among thousands.
+        self.wiring.status.metrics.closed(close.code);
+        self.note_close(id, close.code, &close.reason);
     }
 
     pub(super) fn close_with(&mut self, id: ConnId, close: Close) {
@@ -436,20 +452,18 @@ impl<P: Poller> Reactor<P> {
         let mut out = Vec::new();
         ws::frame::put_close(&mut out, Some(&close));
         self.queue(id, out.into());
-        self.note_close(id, Some(&close));
+        // Only our own codes are counted: a peer may choose among thousands.
+        self.wiring.status.metrics.closed(close.code);
+        self.note_close(id, close.code, &close.reason);
     }
 
-    /// The close frame is on its way: by us with `close`, or as the answer to the peer's.
-    pub(super) fn note_close(&mut self, id: ConnId, close: Option<&Close>) {
+    /// The close frame is on its way, ours or the answer to the peer's.
+    pub(super) fn note_close(&mut self, id: ConnId, code: u16, reason: &str) {
         let Some(entry) = self.table.touch(id) else { return };
-        let (code, reason) = close.map_or((0, "by the peer"), |close| (close.code, close.reason.as_ref()));
         log::info!(
-            conn = id.to_string().as_str(), peer = entry.peer.to_string().as_str(), code = code, reason = reason;
+            conn = id.to_string().as_str(), client = entry.client.to_string().as_str(), code = code, reason = reason;
             "closed"
         );
-        if let Some(close) = close {
-            self.wiring.status.metrics.closed(close.code);
-        }
         entry.conn.close(self.now.0);
     }
 

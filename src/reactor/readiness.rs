@@ -173,9 +173,9 @@ impl<P: Poller> Reactor<P> {
                     self.take_request(id, &head, body, early);
                 }
                 Step::Reject(reject) => self.turn_away(id, &reject),
-                Step::PeerClosed => {
+                Step::PeerClosed(code) => {
                     self.emit(id, out);
-                    self.note_close(id, None);
+                    self.note_close(id, code, "by the peer");
                 }
                 Step::Fault(close) => {
                     self.emit(id, out);
@@ -243,7 +243,7 @@ impl<P: Poller> Reactor<P> {
         let Some(entry) = self.table.touch(id) else { return };
         match entry.conn.phase() {
             Phase::Open(_) => {
-                log::info!(conn = id.to_string().as_str(), peer = entry.peer.to_string().as_str(); "closed without a close frame: {why}")
+                log::info!(conn = id.to_string().as_str(), client = entry.client.to_string().as_str(); "closed without a close frame: {why}")
             }
             Phase::Dead | Phase::Closing { .. } | Phase::Head { .. } | Phase::Asked(_) => log::debug!("{id}: {why}"),
         }

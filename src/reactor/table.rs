@@ -6,7 +6,7 @@
 //! A slot is freed only there, at the end of the turn, and a generation tells its tenants apart: a stale id, from a slow
 //! store or a late event, finds nobody.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use slab::Slab;
 
@@ -21,6 +21,8 @@ pub struct Entry<T> {
     pub socket: T,
     pub conn: Connection,
     pub peer: SocketAddr,
+    /// Who it is for, as far as trusted proxies say; the peer itself before its first request.
+    pub client: IpAddr,
     /// Index of the listener it came in by.
     pub listener: u8,
     /// What the poller was last told.
@@ -104,6 +106,7 @@ impl<T> Table<T> {
             socket,
             conn,
             peer,
+            client: peer.ip(),
             listener,
             registered: None,
             armed: 0,
