@@ -22,7 +22,8 @@ pub struct Door<'a> {
     pub dialects: &'a [Name],
     pub peer: SocketAddr,
     pub now: Wall,
-    pub draining: bool,
+    /// Nobody is let in any more, for this reason.
+    pub refusing: Option<Reason>,
     /// The addresses that guess tokens, and the time by which they are barred; none offline.
     pub guests: Option<(&'a Guests, Mono)>,
 }
@@ -134,8 +135,8 @@ fn socket(
     let name = target.dialect();
     let close_style = door.live.refuse(name) == Style::Close;
     let in_style = |reject: Reject| Refused { reject, accept: close_style.then_some(upgrade.accept) };
-    if door.draining {
-        return Err(in_style(Reject::new(Reason::Draining, "the server is shutting down")));
+    if let Some(reason) = door.refusing {
+        return Err(in_style(Reject::new(reason, "the server is shutting down")));
     }
     let principal = identify(head, door, client, name, origin).map_err(in_style)?;
     let protocol = chosen_protocol(&upgrade.protocols, principal.via);
@@ -176,8 +177,8 @@ fn endpoint(
         *origin = allowed.map(|origin| origin.as_str().to_owned());
         return Ok(Admitted::Preflight);
     }
-    if door.draining {
-        return Err(Reject::new(Reason::Draining, "the server is shutting down").into());
+    if let Some(reason) = door.refusing {
+        return Err(Reject::new(reason, "the server is shutting down").into());
     }
     let principal = identify(head, door, client, name, origin)?;
     let verb = match head.method {

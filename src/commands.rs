@@ -119,7 +119,7 @@ pub fn explain(arguments: &ExplainArguments) -> ExitCode {
         dialects: &listen.dialects,
         peer: SocketAddr::new(arguments.peer, 0),
         now: Clock::system().wall(),
-        draining: false,
+        refusing: None,
         guests: None,
     };
     let parsed = match head::parse(text.as_bytes()) {

@@ -164,6 +164,7 @@ fn serve(flags: &Serve) -> ExitCode {
     }
     wait(flags, &settings, &server, &signals);
     let hurried = || signals.terminations() > 1;
+    server.refuse_newcomers();
     log::info!("shutting down: clients are told to go over {:?}", settings.drain.window);
     match server.stop(settings.drain.window, settings.drain.timeout, hurried) {
         End::Drained => {

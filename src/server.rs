@@ -241,6 +241,11 @@ impl Server {
         self.status.store_is_broken()
     }
 
+    /// Readiness turns red and nothing new is taken on; those who are there stay.
+    pub fn refuse_newcomers(&self) {
+        self.status.drain();
+    }
+
     /// Ends in order. `hurry` is asked again and again whether to stop waiting for clients.
     pub fn stop(mut self, window: Duration, timeout: Duration, hurry: impl Fn() -> bool) -> End {
         let deadline = self.clock.mono().after(timeout);
@@ -315,7 +320,9 @@ fn environment(live: &Live) -> &'static str {
 
 /// What the configuration asks for, or what the descriptor limit allows.
 fn connections_max(asked: usize) -> usize {
-    let allowed = descriptor_limit().saturating_sub(DESCRIPTORS_RESERVED) as usize;
+    // Of a small limit a share: refusing everybody would be a strange way to be careful.
+    let limit = descriptor_limit();
+    let allowed = (limit - DESCRIPTORS_RESERVED.min(limit / 4)) as usize;
     match asked {
         0 => allowed,
         asked => {

@@ -21,6 +21,7 @@ impl<P: Poller> Reactor<P> {
 
     /// A complete HTTP request. `early` bytes were sent behind it without waiting.
     pub(super) fn take_request(&mut self, id: ConnId, head: &Head<'_>, body: &[u8], early: usize) {
+        let refusing = self.refusing_newcomers();
         let Some(entry) = self.table.touch(id) else { return };
         let (peer, listener) = (entry.peer, usize::from(entry.listener));
         let dialects = self.wiring.listeners.get(listener).map_or(&[][..], Vec::as_slice);
@@ -29,12 +30,14 @@ impl<P: Poller> Reactor<P> {
             dialects,
             peer,
             now: self.now.1,
-            draining: self.draining,
+            refusing,
             guests: Some((&self.wiring.guests, self.now.0)),
         };
         let decision = admission::decide(head, &door);
         let framing = Framing {
-            keep_alive: head.keep_alive && !self.draining,
+            // A body behind an upgrade is never read: then the connection ends with the answer, and what follows is not taken
+            // for a request (threat row 14).
+            keep_alive: head.keep_alive && !self.draining && !(head.wants_upgrade() && head.content_length.is_some()),
             head_only: head.method == Method::Head,
             origin: decision.origin,
         };
@@ -94,6 +97,15 @@ impl<P: Poller> Reactor<P> {
                     ),
                 }
             }
+        }
+    }
+
+    fn refusing_newcomers(&self) -> Option<Reason> {
+        let status = &self.wiring.status;
+        match (status.store_is_broken(), self.draining || status.is_draining()) {
+            (true, _) => Some(Reason::StoreBroken),
+            (false, true) => Some(Reason::Draining),
+            (false, false) => None,
         }
     }
 

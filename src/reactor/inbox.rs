@@ -8,7 +8,6 @@ use super::poller::Poller;
 use crate::conn::Connection;
 use crate::dialect::Signal;
 use crate::http::{Reason, Reject};
-use crate::ids::ConnId;
 use crate::limits::INBOX_BUDGET;
 use crate::room::Look;
 use crate::store::{Delivery, Page};
@@ -149,17 +148,13 @@ impl<P: Poller> Reactor<P> {
         if std::mem::replace(&mut self.draining, true) {
             return;
         }
-        let mut leaving: Vec<(crate::clock::Mono, ConnId)> = self
-            .table
-            .ids()
-            .into_iter()
-            .map(|id| {
-                // Spread evenly by a hash of the id: all of them at once would come back all at once.
-                let spread = (id.pack().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as f64 / f64::from(u32::MAX);
-                (self.now.0.after(window.mul_f64(spread.clamp(0.0, 1.0))), id)
-            })
-            .collect();
-        leaving.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+        // In the order of a hash, at even steps over the window: all of them at once would come back all at once, and in the
+        // order of their slots those who came together would go together.
+        let mut ids = self.table.ids();
+        ids.sort_by_key(|id| id.pack().wrapping_mul(0x9e37_79b9_7f4a_7c15).swap_bytes());
+        let step = window / u32::try_from(ids.len().max(1)).unwrap_or(u32::MAX);
+        let leaving = ids.into_iter().enumerate().rev();
+        let leaving = leaving.map(|(rank, id)| (self.now.0.after(step.saturating_mul(rank as u32)), id)).collect();
         self.leaving = leaving;
     }
 

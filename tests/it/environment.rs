@@ -1,6 +1,5 @@
 //! Threat rows 68–84 with real processes: no descriptors, no space, no right to write, signals, kills, secrets and logs.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::SocketAddr;
@@ -470,11 +469,17 @@ fn a_broken_configuration_is_refused_by_line() {
         ("a wrong unit", "[limits]\nping = \"5 parsecs\"\n", &["c.toml:2", "ping"]),
         ("a bad origin", "[origins]\nallow = [\"https://*example.com\"]\n", &["c.toml:2", "origin"]),
         ("token mode without a key", "[auth]\nmode = \"token\"\n", &["c.toml:2", "hs256_secret"]),
-        ("a missing key file", "[auth]\nmode = \"token\"\nkeys = [{ algorithm = \"RS256\", path = \"no.pem\" }]\n", &["no.pem"]),
+        (
+            "a missing key file",
+            "[auth]\nmode = \"token\"\nkeys = [{ algorithm = \"RS256\", path = \"no.pem\" }]\n",
+            &["no.pem"],
+        ),
         ("bytes that are no text", "\u{0}\u{1}", &["c.toml"]),
     ] {
         fs::write(home.path().join("c.toml"), config).expect("a file");
-        for command in [&["serve", "--config", "c.toml"][..], &["--config", "c.toml"], &["check-config", "--config", "c.toml"]] {
+        for command in
+            [&["serve", "--config", "c.toml"][..], &["--config", "c.toml"], &["check-config", "--config", "c.toml"]]
+        {
             let mut process = Process::start(home.path(), "", command);
             let status = process.wait();
             let said = process.log.all();
@@ -498,7 +503,9 @@ fn a_broken_configuration_does_not_reach_a_running_server() {
     let file = home.path().join("c.toml");
     fs::write(&file, "[origins]\nallow = [\"https://a.example\"]\n").expect("a file");
     let process = Process::serve(home.path(), "", &["--config", "c.toml"]);
-    let from = |origin: &str| process.ask("GET", "/v1/echo", &format!("Origin: {origin}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"), "").status;
+    let from = |origin: &str| {
+        process.ask("GET", "/v1/echo", &format!("Origin: {origin}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"), "").status
+    };
     assert_eq!((from("https://a.example"), from("https://b.example")), (101, 403));
     fs::write(&file, "[origins]\nallow = [\"https://b.example\"\n").expect("a file");
     process.signal("HUP");
@@ -515,7 +522,9 @@ fn a_broken_configuration_does_not_reach_a_running_server() {
 fn a_damaged_store_is_refused_and_left_alone() {
     let home = home();
     let data = home.path().join("data");
-    for (what, bytes) in [("text", b"this is no database, but it is long enough to look at".repeat(200)), ("zeros", vec![1; 8192])] {
+    for (what, bytes) in
+        [("text", b"this is no database, but it is long enough to look at".repeat(200)), ("zeros", vec![1; 8192])]
+    {
         let _ = fs::remove_dir_all(&data);
         fs::create_dir_all(&data).expect("a directory");
         let file = data.join("commitcast.sqlite");
@@ -588,7 +597,8 @@ fn under_load(home: &Path, arguments: &[&str], end: impl FnOnce(&mut Process)) -
         .collect();
     let busy = || {
         let metrics = process.ask("GET", "/metrics", "", "").text();
-        let done = metrics.lines().find_map(|line| line.strip_prefix("commitcast_operations_total ")?.parse::<u64>().ok());
+        let done =
+            metrics.lines().find_map(|line| line.strip_prefix("commitcast_operations_total ")?.parse::<u64>().ok());
         done.is_some_and(|done| done > 200)
     };
     until("the writers are at work", busy);
@@ -609,7 +619,11 @@ fn assert_kept(home: &Path, accounts: &[Account]) {
 #[test]
 fn row_84_a_termination_answers_everything_and_closes_with_1012() {
     let home = home();
-    fs::write(home.path().join("c.toml"), "[drain]\nwindow = \"500ms\"\ntimeout = \"10s\"\n[limits]\nmessages_per_second = 0\n").expect("a file");
+    fs::write(
+        home.path().join("c.toml"),
+        "[drain]\nwindow = \"500ms\"\ntimeout = \"10s\"\n[limits]\nmessages_per_second = 0\n",
+    )
+    .expect("a file");
     let mut status = None;
     let accounts = under_load(home.path(), &["--config", "c.toml"], |process| {
         process.signal("TERM");
@@ -631,21 +645,29 @@ fn row_84_a_draining_server_says_so() {
     fs::write(home.path().join("c.toml"), "[drain]\nwindow = \"2s\"\ntimeout = \"10s\"\n").expect("a file");
     let mut process = Process::serve(home.path(), "", &["--config", "c.toml"]);
     process.create("d", "p");
-    let mut clients: Vec<Wire> = (0..20).map(|_| process.join("d/p")).collect();
+    let clients: Vec<Wire> = (0..20).map(|_| process.join("d/p")).collect();
     // A connection from before: the listener is closed first.
     let mut probe = Wire::dial(process.address());
     probe.send(request("GET", "/readyz", "", ""));
     assert_eq!(probe.reply().status, 200);
     process.signal("TERM");
     process.log.wait_for("shutting down");
-    let mut closed = BTreeMap::new();
     let began = Instant::now();
-    for client in &mut clients {
-        client.expect_restart();
-        closed.insert(began.elapsed().as_millis() / 100, ());
-    }
-    assert!(closed.len() > 3, "all were told to go at once: {closed:?}");
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let clients: Vec<_> = clients
+        .into_iter()
+        .map(|mut client| {
+            thread::spawn(move || {
+                client.expect_restart();
+                began.elapsed()
+            })
+        })
+        .collect();
+    let mut gone: Vec<Duration> = clients.into_iter().map(|client| client.join().expect("told with 1012")).collect();
+    gone.sort_unstable();
+    // Twenty over two seconds: a fixed spread, so both halves have some.
+    let half = gone.iter().filter(|at| **at < Duration::from_secs(1)).count();
+    assert!((3..=17).contains(&half), "the going is not spread over the window: {gone:?}");
+    assert!(gone.last().is_some_and(|last| *last < Duration::from_secs(4)), "{gone:?}");
     drop(probe);
     assert_eq!(process.wait().code(), Some(0), "{}", process.log.all());
 }
@@ -706,7 +728,8 @@ fn s6_no_secret_reaches_the_log() {
     for format in ["text", "json"] {
         let home = home();
         fs::write(home.path().join("c.toml"), &config).expect("a file");
-        let mut process = Process::serve(home.path(), "", &["--config", "c.toml", "--log-level", "trace", "--log-format", format]);
+        let mut process =
+            Process::serve(home.path(), "", &["--config", "c.toml", "--log-level", "trace", "--log-format", format]);
         let good = token("ann", &[("*", &["read", "write"])]);
         let body = json!({"directory": "d", "name": "p", "content": "canary-content"}).to_string();
         assert_eq!(process.ask("POST", "/api/prompts/", &bearer(&good), &body).status, 201);
@@ -734,7 +757,9 @@ fn s6_no_secret_reaches_the_log() {
                     wire.send(request);
                     if wire.reply().status == 101 {
                         assert_eq!(wire.json()["action"], "initial");
-                        wire.send(text(&format!("{{\"action\":\"update\",\"token\":\"{canary}\",\"content\":\"canary-content\"}}")));
+                        wire.send(text(&format!(
+                            "{{\"action\":\"update\",\"token\":\"{canary}\",\"content\":\"canary-content\"}}"
+                        )));
                         assert_eq!(wire.json()["success"], true);
                         wire.send([text(canary), frame(CLOSE, format!("\u{3}\u{7f}{canary}").as_bytes())].concat());
                         let _ = wire.rest();

@@ -1,4 +1,15 @@
 //! The integration binary: everything that needs a socket, a thread or the whole core.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod documents;
+mod environment;
+mod golden;
+mod rates;
+mod rooms;
+mod shutdown;
 mod simulation;
+mod stage;
+mod support;
+mod threats_frames;
+mod threats_http;
+mod threats_identity;

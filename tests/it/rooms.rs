@@ -100,6 +100,33 @@ fn whoever_joins_while_a_writer_writes_starts_at_a_state_and_misses_nothing() {
 }
 
 #[test]
+fn whoever_joins_during_the_last_writes_is_shown_the_last_one() {
+    // Behind a hole the next event would send a member to the log. Here none comes: what was committed between its
+    // snapshot and its place in the directory would be missing for ever.
+    const ROUNDS: usize = 60;
+    const JOINERS: usize = 7;
+    // As many reactors as there are connections, so that each joiner is the first of the room on its own.
+    let house = serve(JOINERS + 1, "");
+    for round in 0..ROUNDS {
+        let path = format!("/ws/prompts/r{round}");
+        house.create(&format!("r{round}"), "0 ");
+        let mut writer = join(house.address, &path);
+        let mut parts: Vec<Box<dyn FnOnce() + Send + '_>> = Vec::new();
+        for _ in 0..JOINERS {
+            let (house, path) = (&house, &path);
+            parts.push(Box::new(move || {
+                let mut client = house.connect(path);
+                let start = number(&client.expect("initial"));
+                expect_numbers(&mut client, start + 1..=1, &format!("round {round}: whoever joined at {start}"));
+            }));
+        }
+        // One commit, in the midst of the joins.
+        parts.insert(JOINERS / 2, Box::new(|| write_all(&mut writer, 1..=1, "")));
+        side_by_side(parts);
+    }
+}
+
+#[test]
 fn fifty_members_are_shown_one_order() {
     const MEMBERS: usize = 50;
     const WRITERS: usize = 5;

@@ -10,7 +10,7 @@ use commitcast::auth::rights::Rights;
 use commitcast::auth::token::{Mint, mint};
 use commitcast::clock::Clock;
 use commitcast::config::{ConfigError, Flags, Settings};
-use commitcast::server::{End, Server};
+use commitcast::server::Server;
 use tempfile::TempDir;
 use tungstenite::WebSocket;
 
@@ -58,12 +58,6 @@ impl House {
         let server = Server::start(&settings).unwrap_or_else(|error| panic!("the server did not start: {error}"));
         let address = server.addresses[0];
         House { server: Some(server), address, _data: data }
-    }
-
-    /// Drains: every client is told to go, nobody is waited for longer than the deadline.
-    pub fn stop(mut self) -> End {
-        let server = self.server.take().expect("a server is stopped once");
-        server.stop(Duration::ZERO, DEADLINE, || false)
     }
 
     pub fn dial(&self) -> Wire {
@@ -168,8 +162,7 @@ pub fn handshake(target: &str, fields: &str) -> String {
 pub fn token(user: &str, rooms: &[(&str, &[&str])]) -> String {
     let rights = Rights::parse(rooms.iter().map(|(pattern, verbs)| (*pattern, verbs.iter().copied())))
         .expect("rights of a test are well-formed");
-    let wanted =
-        Mint { sub: user, ttl: Some(Duration::from_secs(3600)), rooms: Some(&rights), ..Mint::default() };
+    let wanted = Mint { sub: user, ttl: Some(Duration::from_secs(3600)), rooms: Some(&rights), ..Mint::default() };
     mint(SECRET.as_bytes(), &wanted, Clock::system().wall()).expect("a token is made")
 }
 

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::support::{
-    BINARY, CLOSE, DEADLINE, Frame, House, PING, PONG, SECRET, TEXT, Wire, bearer, close, frame, handshake, header, text,
-    token,
+    BINARY, CLOSE, DEADLINE, Frame, House, PING, PONG, SECRET, TEXT, Wire, bearer, close, frame, handshake, header,
+    text, token,
 };
 
 const FIN: u8 = 0x80;
@@ -312,7 +312,11 @@ fn row_58_bad_messages_are_answered_and_change_nothing() {
     // Odd and allowed.
     for (what, message, content) in [
         ("many keys", format!("{{{keys}\"action\":\"update\",\"content\":\"many\"}}"), "many"),
-        ("big numbers", r#"{"action":"update","content":"big","x":1e400,"y":99999999999999999999999}"#.to_owned(), "big"),
+        (
+            "big numbers",
+            r#"{"action":"update","content":"big","x":1e400,"y":99999999999999999999999}"#.to_owned(),
+            "big",
+        ),
         ("31 levels beside", deep(31).replace("\"x\"", "\"deep\""), "deep"),
         ("a repeated key", r#"{"action":"update","content":"first","content":"last"}"#.to_owned(), "last"),
         ("U+0000", r#"{"action":"update","content":"a\u0000b"}"#.to_owned(), "a\0b"),
@@ -393,7 +397,9 @@ fn row_61_a_directory_outside_the_roots_is_refused() {
     let root = format!("{}/prompts", files.path().display());
     let house = House::open(&format!("[documents]\ndirectories = [\"{root}\"]\n"));
     let outside = format!("{}/other", files.path().display());
-    for directory in [&*outside, "/etc", "etc", &format!("{root}/../other"), &format!("{root}x"), &format!("{root}/.git")] {
+    for directory in
+        [&*outside, "/etc", "etc", &format!("{root}/../other"), &format!("{root}x"), &format!("{root}/.git")]
+    {
         for body in [json!({"directory": directory, "name": "x"}), json!({"id": format!("{directory}/x")})] {
             let reply = house.ask("POST", "/api/prompts/", "", &body.to_string());
             assert!((400..=422).contains(&reply.status), "{body}: {reply}");

@@ -229,7 +229,12 @@ fn row_9_only_get_over_http_1_1_becomes_a_websocket() {
         row("HTTP/1.0", but("HTTP/1.1", "HTTP/1.0"), 505, "http_version"),
         row("HTTP/2.0", but("HTTP/1.1", "HTTP/2.0"), 505, "http_version"),
         row("the preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "http_version"),
-        row("h2c", but("Upgrade: websocket\r\nConnection: Upgrade", "Upgrade: h2c\r\nConnection: Upgrade, close"), 426, "not_an_upgrade"),
+        row(
+            "h2c",
+            but("Upgrade: websocket\r\nConnection: Upgrade", "Upgrade: h2c\r\nConnection: Upgrade, close"),
+            426,
+            "not_an_upgrade",
+        ),
     ]);
 }
 
@@ -275,7 +280,12 @@ fn row_12_upgrade_and_connection_are_lists_of_tokens() {
         row("a list, ours last", upgrade("foo , WEBSOCKET"), 101, ""),
         row("over two lines", but("Upgrade: websocket", "Upgrade: foo\r\nupgrade: websocket"), 101, ""),
         row("a connection list", connection("keep-alive,uPgRaDe"), 101, ""),
-        row("part of a word", but("Upgrade: websocket\r\nConnection: Upgrade", "Upgrade: websockets\r\nConnection: close"), 426, "not_an_upgrade"),
+        row(
+            "part of a word",
+            but("Upgrade: websocket\r\nConnection: Upgrade", "Upgrade: websockets\r\nConnection: close"),
+            426,
+            "not_an_upgrade",
+        ),
         // Without it this is an ordinary request, whose connection lives on unless it asks for the end.
         row("no Upgrade", but("Upgrade: websocket\r\nConnection: Upgrade", "Connection: close"), 426, "not_an_upgrade"),
         row("no Connection", but("Connection: Upgrade\r\n", ""), 426, "not_an_upgrade"),

@@ -68,7 +68,8 @@ fn row_21_a_foreign_page_cannot_spend_its_visitors_cookie() {
 fn row_22_pages_without_an_origin_of_their_own_are_refused_unless_listed() {
     let house = house();
     let bearer = bearer(&everything());
-    let origins = ["null", "file://", "chrome-extension://abcdef", "moz-extension://1", "data:text/html,x", "about:blank"];
+    let origins =
+        ["null", "file://", "chrome-extension://abcdef", "moz-extension://1", "data:text/html,x", "about:blank"];
     for origin in origins {
         assert_turned_away(&house, origin, &format!("Origin: {origin}\r\n{bearer}"), 403, "origin");
     }
@@ -332,7 +333,8 @@ fn row_30_a_kid_is_looked_up_and_nothing_else() {
     let house = strict();
     let claims = claims().to_string();
     let good = hs256(&serde_json::from_str(&claims).expect("JSON"));
-    for kid in ["../../etc/passwd", "/dev/null", "' OR 1=1 --", "http://127.0.0.1/key", "", "\u{0}", &"k".repeat(1000)] {
+    for kid in ["../../etc/passwd", "/dev/null", "' OR 1=1 --", "http://127.0.0.1/key", "", "\u{0}", &"k".repeat(1000)]
+    {
         let token = jwt(&json!({"alg": "HS256", "kid": kid}), &claims, Algorithm::HS256, SECRET.as_bytes());
         assert_turned_away(&house, kid, &bearer(&token), 401, "token");
         let token = jwt(&json!({"alg": "HS256", "kid": kid}), &claims, Algorithm::HS256, b"");
