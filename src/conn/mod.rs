@@ -139,6 +139,8 @@ pub struct Handshake {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spent {
     Message,
+    /// A piece of a message whose end has not come.
+    Part,
     /// A message without sense.
     Nonsense,
     /// A ping or pong.
@@ -269,7 +271,11 @@ impl Connection {
 
     pub fn heard(&mut self, now: Mono) {
         self.heard = now;
-        if let Phase::Head { reads, .. } = &mut self.phase {
+        if let Phase::Head { reads, first, .. } = &mut self.phase {
+            // A later request begins with its first byte, not with the answer to the one before.
+            if *reads == 0 && !*first {
+                self.since = now;
+            }
             *reads += 1;
         }
     }
@@ -322,6 +328,7 @@ impl Connection {
                 kept.map_err(|_| Close::POLICY.because("bad_messages"))?;
                 rate.messages.charge(now, 1, f64::from(limits.messages_per_second), RATE_BURST)
             }
+            Spent::Part => Ok(()),
             Spent::Message => rate.messages.charge(now, 1, f64::from(limits.messages_per_second), RATE_BURST),
         };
         let paid = paid.and(rate.bytes.charge(now, bytes as u64, f64::from(limits.bytes_per_second), RATE_BURST));
@@ -443,10 +450,11 @@ impl Connection {
     }
 
     /// Everything is written: is it time to shut the sending side? Says so once.
-    pub fn must_shut(&mut self) -> bool {
+    pub fn must_shut(&mut self, now: Mono) -> bool {
         match &mut self.phase {
             Phase::Closing { shut } if !*shut && self.outbox.is_empty() => {
                 *shut = true;
+                self.since = now;
                 true
             }
             _ => false,
@@ -467,6 +475,10 @@ impl Connection {
     pub fn block(&mut self, progressed: bool, now: Mono) {
         if progressed || self.blocked.is_none() {
             self.blocked = Some(now);
+            // Whoever still takes his last answer is neither idle nor late with his own close.
+            if matches!(self.phase, Phase::Closing { shut: false } | Phase::Head { first: false, reads: 0, .. }) {
+                self.since = now;
+            }
         }
     }
 
@@ -494,6 +506,11 @@ impl Connection {
         let stall = self.blocked.map(|since| (since.after(limits.stall), Lapse::Stall));
         let nearest = match &self.phase {
             Phase::Dead => None,
+            // The answer to our last word is waited for from when it is written. Until then it is the stall that counts: a
+            // large response to a slow reader takes as long as he goes on reading.
+            Phase::Closing { shut: false } if !self.outbox.is_empty() => {
+                Some((self.since.after(limits.stall), Lapse::Stall))
+            }
             Phase::Closing { .. } => Some((self.since.after(limits.close), Lapse::Close)),
             Phase::Asked(_) => Some((self.asked.after(limits.answer), Lapse::Answer)),
             Phase::Head { body: true, .. } => Some((self.since.after(limits.message_time), Lapse::Handshake)),
@@ -612,6 +629,8 @@ impl Open {
                 Step::PeerClosed(close.map_or(1005, |(code, _)| code.into()))
             }
         };
+        // Or a connection at rest would keep the buffer of its last message.
+        self.decoder.release();
         self.begun = if self.decoder.mid_message() { self.begun.or(Some(now.0)) } else { None };
         (used, found)
     }

@@ -18,6 +18,7 @@ pub mod documents;
 
 use bytes::Bytes;
 
+use crate::auth::rights::Rights;
 use crate::clock::Wall;
 use crate::http::{Head, Reason, Reject, Response};
 use crate::ids::{ConnId, OpId, Position, RoomName, Seq};
@@ -332,9 +333,9 @@ impl Session {
 }
 
 /// Runs on a reader's thread over one snapshot.
-pub fn read(read: &Read, rows: &mut dyn Rows, env: &Env) -> Result<Reply, RowsError> {
+pub fn read(read: &Read, rows: &mut dyn Rows, env: &Env, rights: Option<&Rights>) -> Result<Reply, RowsError> {
     match read {
-        Read::Documents(read) => documents::read(read, rows, &env.documents),
+        Read::Documents(read) => documents::read(read, rows, &env.documents, rights),
     }
 }
 

@@ -57,7 +57,7 @@ struct Try {
 /// What a document's file should become.
 enum Due {
     Write(Box<Document>, Option<FileMark>),
-    Remove,
+    Remove(FileMark),
     Nothing,
 }
 
@@ -141,8 +141,11 @@ impl<R: Snapshots> Scribe<R> {
     fn bring_up_to_date(&mut self, id: &str) -> io::Result<()> {
         match self.due(id)? {
             Due::Nothing => Ok(()),
-            Due::Remove => {
-                match fs::remove_file(path_of(id)) {
+            Due::Remove(mark) => {
+                let path = path_of(id);
+                let there = read_if_there(&path)?;
+                self.save_outside_edit(id, &path, there, mark.digest, Some(&mark))?;
+                match fs::remove_file(&path) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     _ => {}
                 }
@@ -161,7 +164,15 @@ impl<R: Snapshots> Scribe<R> {
                 replace(&path, text.as_bytes())?;
                 self.wiring.metrics.file_writes.inc();
                 self.written.insert(id.to_owned(), digest);
-                self.mark(id, documents::Change::Synced { id: id.to_owned(), digest, rev: document.rev });
+                self.mark(
+                    id,
+                    documents::Change::Synced {
+                        id: id.to_owned(),
+                        digest,
+                        rev: document.rev,
+                        updated_at: document.updated_at,
+                    },
+                );
                 Ok(())
             }
         }
@@ -173,7 +184,7 @@ impl<R: Snapshots> Scribe<R> {
             Ok(match (rows.document(id)?, mark) {
                 (Some(document), Some(mark)) if mark.rev == document.rev => Due::Nothing,
                 (Some(document), mark) => Due::Write(Box::new(document), mark),
-                (None, Some(_)) => Due::Remove,
+                (None, Some(mark)) => Due::Remove(mark),
                 (None, None) => Due::Nothing,
             })
         })
@@ -195,7 +206,7 @@ impl<R: Snapshots> Scribe<R> {
         if known {
             return Ok(());
         }
-        let aside = path.with_extension(format!("md.outside-{}", self.wiring.clock.wall().unix_seconds()));
+        let aside = path.with_extension(format!("md.outside-{}", self.wiring.clock.wall().0));
         log::warn!(
             "{} was edited outside while it was open here: that text is kept as {}",
             path.display(),
@@ -244,9 +255,18 @@ impl<R: Snapshots> Scribe<R> {
                 }
                 true
             })?;
-            let mut behind = Vec::new();
-            for (id, rev) in revisions {
-                if rows.file_mark(&id)?.is_none_or(|mark| mark.rev != rev) {
+            let mut marks: BTreeMap<String, u64> = BTreeMap::new();
+            rows.each_file_mark(&mut |mark| {
+                marks.insert(mark.document, mark.rev);
+                true
+            })?;
+            let mut behind: Vec<String> =
+                revisions.into_iter().filter(|(id, rev)| marks.remove(id) != Some(*rev)).map(|(id, _)| id).collect();
+            // A file that is known, of a document that is gone: a removal that was cut off.
+            for id in marks.into_keys() {
+                let directory = id.rsplit_once('/').map_or("", |(directory, _)| directory);
+                let ours = roots.iter().any(|root| documents::is_within(root, directory));
+                if ours && rows.document(&id)?.is_none() {
                     behind.push(id);
                 }
             }

@@ -61,6 +61,9 @@ pub trait Rows {
 
     fn file_mark(&mut self, document: &str) -> Result<Option<FileMark>, RowsError>;
 
+    /// Every mark; stops early when `each` returns false.
+    fn each_file_mark(&mut self, each: &mut dyn FnMut(FileMark) -> bool) -> Result<(), RowsError>;
+
     /// The answer recorded for an operation: (seq of its first event in `room`, the answer text).
     fn operation(&mut self, room: &str, actor: &str, op: &OpId) -> Result<Option<(Seq, String)>, RowsError>;
 }

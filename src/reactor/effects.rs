@@ -35,9 +35,9 @@ impl<P: Poller> Reactor<P> {
         };
         let decision = admission::decide(head, &door);
         let framing = Framing {
-            // A body behind an upgrade is never read: then the connection ends with the answer, and what follows is not taken
-            // for a request (threat row 14).
-            keep_alive: head.keep_alive && !self.draining && !(head.wants_upgrade() && head.content_length.is_some()),
+            // The body behind an upgrade is never read, so what follows an upgrade that was answered otherwise is not taken
+            // for a request (threat rows 13 and 14).
+            keep_alive: head.keep_alive && !self.draining && !head.wants_upgrade(),
             head_only: head.method == Method::Head,
             origin: decision.origin,
         };
@@ -121,8 +121,12 @@ impl<P: Poller> Reactor<P> {
         };
         let Some(entry) = self.table.touch(id) else { return };
         let actor = handshake.principal.user.clone();
+        let rights = handshake.principal.rights.clone();
         entry.conn.ask(Asked { framing, actor, handshake: Some(handshake) }, self.now.0);
         match dialect::open(&socket.target) {
+            Opening::Accept { join: Some(room), .. } if !rights.allows(room.as_str(), Verb::Read) => {
+                self.turn_away(id, &Reject::new(Reason::Forbidden, "reading this room is not granted"));
+            }
             Opening::Accept { session, greeting, join } => {
                 let position = Position::default();
                 let membership = join.map(|room| self.join(id, &room, &session));
@@ -164,8 +168,10 @@ impl<P: Poller> Reactor<P> {
     }
 
     fn ask(&mut self, id: ConnId, read: Box<Read>) {
-        let asked = self.wiring.readers.post(Question::Ask { to: id, read });
         let Some(entry) = self.table.touch(id) else { return };
+        // Whether a handshake's own room may be read is judged when it is found, with a reason of its own.
+        let rights = entry.conn.open().map(|open| open.rights.clone());
+        let asked = self.wiring.readers.post(Question::Ask { to: id, read, rights });
         match asked {
             Ok(()) => entry.conn.asked(true, self.now.0),
             Err(Full(Question::Ask { read, .. })) => {
@@ -219,7 +225,11 @@ impl<P: Poller> Reactor<P> {
         if self.starved.is_empty() || !self.wiring.writers.iter().all(crate::mailbox::Mailbox::has_room) {
             return;
         }
-        for id in std::mem::take(&mut self.starved) {
+        let mut starved = std::mem::take(&mut self.starved);
+        // Each answer and each event that comes meanwhile enters it once more.
+        starved.sort_unstable();
+        starved.dedup();
+        for id in starved {
             self.resume(id);
             // Or it was a page of the log that could not be asked for.
             self.unflushed.push(id);

@@ -59,12 +59,16 @@ struct Served {
 
 impl<P: Poller> Reactor<P> {
     pub(super) fn flush(&mut self) {
-        for key in self.hub.take_dirty() {
-            self.flush_room(key);
-            self.hub.served(key);
+        let dirty = self.hub.take_dirty();
+        for key in &dirty {
+            self.flush_room(*key);
         }
         for id in std::mem::take(&mut self.unflushed) {
             self.pull(id);
+        }
+        // Behind the pulls: else whoever wrote in a long turn would read its other events back from the log.
+        for key in dirty {
+            self.hub.served(key);
         }
     }
 

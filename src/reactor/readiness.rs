@@ -54,6 +54,10 @@ impl<P: Poller> Reactor<P> {
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut out = std::mem::take(&mut self.out);
         let mut budget = READ_BUDGET_BYTES;
+        if self.table.peek(id).is_some_and(|entry| entry.conn.has_tail() && entry.conn.accepts(&self.live.limits)) {
+            // What was read before comes before anything fresh.
+            self.feed(id, &mut [], &mut out);
+        }
         while let Some(entry) = self.table.touch(id) {
             entry.unread = true;
             if entry.conn.is_dead() || !entry.conn.accepts(&self.live.limits) || budget == 0 {
@@ -108,12 +112,7 @@ impl<P: Poller> Reactor<P> {
         if entry.conn.has_tail() && entry.conn.accepts(&self.live.limits) {
             self.feed(id, &mut [], &mut Vec::new());
         }
-        if let Some(entry) = self.table.touch(id)
-            && entry.unread
-            && entry.conn.accepts(&self.live.limits)
-        {
-            self.carry.push(id);
-        }
+        // What the kernel still holds is carried over when the turn settles, once however many answers came.
     }
 
     /// Takes steps through what is unused and what is fresh, and writes the replies in one piece.
@@ -148,6 +147,9 @@ impl<P: Poller> Reactor<P> {
                 return input.len();
             }
             if !entry.conn.accepts(&self.live.limits) {
+                // Whole requests may stay in the tail, and what makes room for them (the outbox drained) is no event of
+                // the socket: settling puts the connection on the carry-over list as soon as it accepts again.
+                entry.unread = true;
                 break;
             }
             let Some(rest) = input.get_mut(used..) else { break };
@@ -155,7 +157,12 @@ impl<P: Poller> Reactor<P> {
             let (step_used, step) = entry.conn.next(rest, &self.live.limits, self.now, out);
             used += step_used;
             match step {
-                Step::More => break,
+                Step::More => {
+                    // A message in pieces is paid for as it comes; its last piece is charged with it.
+                    let charged = entry.conn.charge(Spent::Part, step_used, &self.live.limits, self.now.0);
+                    self.enforce(id, charged, out);
+                    break;
+                }
                 Step::Handled(spent) => {
                     self.counts.messages_in += 1;
                     let charged = entry.conn.charge(spent, step_used, &self.live.limits, self.now.0);
@@ -317,8 +324,9 @@ impl<P: Poller> Reactor<P> {
         }
         if entry.conn.is_open() {
             self.close_with(id, Close::RESTART);
-        } else if !entry.conn.is_closing() {
-            self.hang_up(id, "the server is shutting down");
+        } else {
+            // Not broken off: the answer to what it asked last may still be on its way.
+            entry.conn.close(self.now.0);
         }
     }
 }

@@ -17,7 +17,7 @@ impl<P: Poller> Reactor<P> {
 
     fn settle_one(&mut self, id: ConnId) {
         let Some(entry) = self.table.reach(id) else { return };
-        if entry.conn.must_shut() {
+        if entry.conn.must_shut(self.now.0) {
             entry.socket.shut();
         }
         if entry.ended && entry.conn.is_closing() && entry.conn.outbox.is_empty() {

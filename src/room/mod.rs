@@ -195,7 +195,7 @@ impl Room {
         if next > self.end {
             return Look::Current;
         }
-        match self.find(next).filter(|event| event.listeners() & member.dialect.bit() != 0) {
+        match self.find(next, member.dialect) {
             Some(event) if !member.hears_itself && event.origin() == Some(member.conn) => {
                 Look::Event { frame: &NOTHING }
             }
@@ -204,10 +204,12 @@ impl Room {
         }
     }
 
-    fn find(&self, seq: Seq) -> Option<&Committed> {
+    /// The event framed for `dialect`: the same event may be here twice, first without that frame.
+    fn find(&self, seq: Seq, dialect: Name) -> Option<&Committed> {
         std::iter::once(&self.recent).chain(&self.windows).find_map(|run| {
             let first = run.front()?.seq();
-            run.get(usize::try_from(seq.0.checked_sub(first.0)?).ok()?)
+            let event = run.get(usize::try_from(seq.0.checked_sub(first.0)?).ok()?)?;
+            (event.listeners() & dialect.bit() != 0).then_some(event)
         })
     }
 

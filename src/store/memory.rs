@@ -438,6 +438,17 @@ impl Rows for View {
         })
     }
 
+    fn each_file_mark(&mut self, each: &mut dyn FnMut(FileMark) -> bool) -> Result<(), RowsError> {
+        let mut marks = self.base.marks.clone();
+        overlay(&mut marks, self.pending.marks.clone());
+        for mark in marks.into_values() {
+            if !each(mark) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn operation(&mut self, room: &str, actor: &str, op: &OpId) -> Result<Option<(Seq, String)>, RowsError> {
         let key = (RoomName::new(room), actor.to_owned(), op.clone());
         let found = self.pending.operations.get(&key).or_else(|| self.base.operations.get(&key));

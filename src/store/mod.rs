@@ -27,6 +27,9 @@ pub use committed::{Committed, Page, Reset};
 pub use pulse::Pulse;
 pub use seam::{CommitError, Keep, Retention, Snapshots, Store};
 
+use std::sync::Arc;
+
+use crate::auth::rights::Rights;
 use crate::dialect::{Asker, Read, Reply, Signal, Write};
 use crate::ids::{ConnId, RoomName, Seq};
 
@@ -45,14 +48,11 @@ pub enum Question {
     Ask {
         to: ConnId,
         read: Box<Read>,
+        /// Documents outside of these are not there; none where the door has judged (HTTP).
+        rights: Option<Arc<Rights>>,
     },
     /// The events of `room` after `after`, for members behind on `reactor`.
-    Page {
-        reactor: u8,
-        room: RoomName,
-        after: Seq,
-        listeners: u8,
-    },
+    Page { reactor: u8, room: RoomName, after: Seq, listeners: u8 },
 }
 
 /// What a worker or reader sends to a reactor.

@@ -48,9 +48,9 @@ impl<R: Snapshots, I: From<Delivery> + Send> Reader<R, I> {
 
     fn answer(&mut self, question: Question) {
         let (reactor, delivery) = match question {
-            Question::Ask { to, read } => {
+            Question::Ask { to, read, rights } => {
                 let env = self.env.clone();
-                let reply = match self.over_snapshot(|rows| dialect::read(&read, rows, &env)) {
+                let reply = match self.over_snapshot(|rows| dialect::read(&read, rows, &env, rights.as_deref())) {
                     Ok(reply) => reply,
                     Err(error) => dialect::read_failed(&read, failure_of(&error)),
                 };

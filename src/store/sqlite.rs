@@ -693,6 +693,11 @@ impl Rows for Tables {
         self.check(mark)
     }
 
+    fn each_file_mark(&mut self, each: &mut dyn FnMut(FileMark) -> bool) -> Result<(), RowsError> {
+        let read = self.read_each_file_mark(each);
+        self.check(read)
+    }
+
     fn operation(&mut self, room: &str, actor: &str, op: &OpId) -> Result<Option<(Seq, String)>, RowsError> {
         let operation = self.read_operation(room, actor, op);
         self.check(operation)
@@ -862,6 +867,19 @@ impl Tables {
             Ok(FileMark { document: text(row, 0)?, rev: row.get::<_, i64>(1)? as u64, digest: row.get(2)? })
         });
         mark.optional()
+    }
+
+    fn read_each_file_mark(&self, each: &mut dyn FnMut(FileMark) -> bool) -> rusqlite::Result<()> {
+        let mut statement =
+            self.conn.prepare_cached("SELECT document, rev, digest FROM file_mark ORDER BY document")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let mark = FileMark { document: text(row, 0)?, rev: row.get::<_, i64>(1)? as u64, digest: row.get(2)? };
+            if !each(mark) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn read_operation(&self, room: &str, actor: &str, op: &OpId) -> rusqlite::Result<Option<(Seq, String)>> {

@@ -53,6 +53,8 @@ pub struct Worker<S, I> {
     /// A batch that met a busy database, and since when.
     held: Option<(Vec<Job>, Mono)>,
     broken: bool,
+    /// The reactors know that it is broken.
+    told: bool,
     #[cfg(feature = "canary")]
     canary: bool,
 }
@@ -76,6 +78,7 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
             queue: Queue::default(),
             held: None,
             broken: false,
+            told: false,
             #[cfg(feature = "canary")]
             canary: false,
         }
@@ -118,9 +121,7 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
     pub fn turn(&mut self) -> Turn {
         self.admit();
         if self.broken {
-            let refused = self.queue.drain();
-            self.fail(refused, Failure::Broken);
-            return Turn::Broken;
+            return self.refuse_the_rest();
         }
         let (batch, since) = match self.held.take() {
             Some(held) => held,
@@ -129,7 +130,24 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
         if batch.is_empty() {
             return Turn::Idle;
         }
-        self.transact(batch, since)
+        match self.transact(batch, since) {
+            Turn::Broken => self.refuse_the_rest(),
+            turn => turn,
+        }
+    }
+
+    /// Whoever waits is answered before the reactors are told to close everybody, also when nobody waits: it may have been
+    /// the housekeeping that failed.
+    fn refuse_the_rest(&mut self) -> Turn {
+        let refused = self.queue.drain();
+        self.fail(refused, Failure::Broken);
+        if !std::mem::replace(&mut self.told, true) {
+            for mailbox in &mut self.wiring.reactors {
+                mailbox.post_or_wait(I::from(Delivery::Broken));
+                mailbox.ring();
+            }
+        }
+        Turn::Broken
     }
 
     fn admit(&mut self) {
@@ -341,12 +359,6 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
             }
         }
         self.post(out);
-        if self.broken {
-            for mailbox in &mut self.wiring.reactors {
-                mailbox.post_or_wait(I::from(Delivery::Broken));
-                mailbox.ring();
-            }
-        }
     }
 
     fn tidy(&mut self) {
@@ -445,6 +457,10 @@ impl Rows for Recorder<'_> {
 
     fn file_mark(&mut self, document: &str) -> Result<Option<FileMark>, RowsError> {
         self.rows.file_mark(document)
+    }
+
+    fn each_file_mark(&mut self, each: &mut dyn FnMut(FileMark) -> bool) -> Result<(), RowsError> {
+        self.rows.each_file_mark(each)
     }
 
     fn operation(&mut self, room: &str, actor: &str, op: &OpId) -> Result<Option<(Seq, String)>, RowsError> {

@@ -49,12 +49,11 @@ const _: () = assert!(size_of::<Decoder>() <= 24, "idle connections pay for this
 impl Decoder {
     /// Takes bytes from the front of `input` up to the end of the first message in it.
     ///
-    /// Call until there is no message, also when the input has run out: each call frees what the one before lent, so
-    /// the last leaves an idle decoder with nothing. A fault ends the stream: read no more, drop the decoder. What
+    /// Call [`Decoder::release`] when the message was used, or each call frees what the one before lent. A fault ends the stream: read no more, drop the decoder. What
     /// follows a close frame is the caller's to ignore.
     #[inline]
     pub fn next<'a>(&'a mut self, input: &'a mut [u8], bounds: Bounds) -> Result<Step<'a>, Fault> {
-        self.free_lent();
+        self.release();
         if self.partial.is_none() {
             if input.is_empty() {
                 return Ok(Step { consumed: 0, message: None });
@@ -82,8 +81,9 @@ impl Decoder {
         self.partial.as_ref().map_or(0, |partial| partial.buffered())
     }
 
+    /// Frees what the last call lent, so that an idle decoder owns nothing.
     #[inline]
-    fn free_lent(&mut self) {
+    pub fn release(&mut self) {
         if let Some(partial) = &mut self.partial {
             partial.lent = Vec::new();
             if !partial.is_open() {

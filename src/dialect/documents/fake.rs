@@ -84,6 +84,15 @@ impl Rows for Fake {
         Ok(self.marks.get(document).cloned())
     }
 
+    fn each_file_mark(&mut self, each: &mut dyn FnMut(FileMark) -> bool) -> Result<(), RowsError> {
+        for mark in self.marks.values() {
+            if !each(mark.clone()) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn operation(&mut self, _: &str, _: &str, _: &OpId) -> Result<Option<(Seq, String)>, RowsError> {
         Ok(None)
     }

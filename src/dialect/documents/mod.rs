@@ -29,6 +29,7 @@
 mod expand;
 #[cfg(test)]
 mod fake;
+mod granted;
 mod lookup;
 pub mod markdown;
 mod paths;

@@ -7,8 +7,10 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::expand::{self, Expansion, Inclusion};
+use super::granted::Granted;
 use super::views::{self, Dependency, Prompt};
 use super::{Env, Session, lookup, paths, wire};
+use crate::auth::rights::Rights;
 use crate::dialect::{self, Failure, Reply};
 use crate::http::{Reason, Reject, Response};
 use crate::ids::{Position, RoomName};
@@ -52,7 +54,14 @@ pub enum Ask {
     Directories,
 }
 
-pub fn read(read: &Read, rows: &mut dyn Rows, env: &Env) -> Result<Reply, RowsError> {
+pub fn read(read: &Read, rows: &mut dyn Rows, env: &Env, rights: Option<&Rights>) -> Result<Reply, RowsError> {
+    match rights {
+        Some(rights) => read_all(read, &mut Granted { rows, rights }, env),
+        None => read_all(read, rows, env),
+    }
+}
+
+fn read_all(read: &Read, rows: &mut dyn Rows, env: &Env) -> Result<Reply, RowsError> {
     match read {
         Read::Resolve { text } => resolve(text, rows),
         Read::Welcome { id } => welcome(id, rows),
@@ -346,7 +355,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn rest(rows: &mut Fake, ask: Ask, env: &Env) -> (u16, Value) {
-        let Reply::Response(response) = read(&Read::Rest(ask), rows, env).unwrap() else {
+        let Reply::Response(response) = read(&Read::Rest(ask), rows, env, None).unwrap() else {
             panic!("REST answers with a response");
         };
         (response.status, serde_json::from_slice(&response.body).unwrap())
@@ -370,7 +379,7 @@ mod tests {
         let mut rows = Fake::with(&["a/x/foo"]);
         let mut rooms = BTreeSet::new();
         for text in ["a/x/foo", "foo", "a_x_foo", "fragments/foo", "fragments/a/x/foo"] {
-            let found = read(&Read::Resolve { text: text.into() }, &mut rows, &Env::default()).unwrap();
+            let found = read(&Read::Resolve { text: text.into() }, &mut rows, &Env::default(), None).unwrap();
             let Reply::Found { room, session, welcome } = found else { panic!("{text}") };
             let id: Arc<str> = "a/x/foo".into();
             let prompt = Session::Prompt { id: id.clone(), room: room.clone() };
@@ -386,20 +395,22 @@ mod tests {
         let mut rows = Fake::with(&[]);
         let reject = Reply::Reject(Reject::new(Reason::UnknownPrompt, "Prompt 'nö/pe' not found"));
         let ask = Read::Resolve { text: "nö/pe".into() };
-        assert_eq!(read(&ask, &mut rows, &Env::default()).unwrap(), reject);
+        assert_eq!(read(&ask, &mut rows, &Env::default(), None).unwrap(), reject);
         let ask = Read::Welcome { id: "nö/pe".into() };
-        assert_eq!(read(&ask, &mut rows, &Env::default()).unwrap(), reject);
+        assert_eq!(read(&ask, &mut rows, &Env::default(), None).unwrap(), reject);
     }
 
     #[test]
     fn the_first_frame_is_true_at_its_position() {
         let mut rows = Fake::with(&["a"]);
         let ask = Read::Welcome { id: "a".into() };
-        let Reply::Welcome { position, .. } = read(&ask, &mut rows, &Env::default()).unwrap() else { panic!() };
+        let Reply::Welcome { position, .. } = read(&ask, &mut rows, &Env::default(), None).unwrap() else { panic!() };
         assert_eq!(position, Position::default());
         let draft = Draft { room: paths::room_of("a"), kind: "update".into(), body: Bytes::from_static(b"{}") };
         rows.append(draft, &"x".into(), None, 0).unwrap();
-        let Reply::Welcome { frame, position } = read(&ask, &mut rows, &Env::default()).unwrap() else { panic!() };
+        let Reply::Welcome { frame, position } = read(&ask, &mut rows, &Env::default(), None).unwrap() else {
+            panic!()
+        };
         assert_eq!(position, Position { epoch: Epoch(7), seq: Seq(1) });
         assert_eq!(frame, ws::frame::text(&wire::initial(&rows.documents["a"])));
     }
@@ -427,7 +438,7 @@ mod tests {
         rows.add("e/inc", "wrong one");
         let mut told = |content: Option<&str>, id: &str| {
             let ask = Read::Expand { id: id.into(), content: content.map(str::to_owned) };
-            payload(read(&ask, &mut rows, &Env::default()).unwrap())
+            payload(read(&ask, &mut rows, &Env::default(), None).unwrap())
         };
         assert_eq!(
             told(Some("x[[inc]]"), "d/main"),
@@ -464,7 +475,8 @@ mod tests {
         let mut rows = Fake::with(&["d/inc"]);
         rows.add("d/main", "[[inc]][[no]]");
         let ask = Read::Details { id: "d/main".into() };
-        let value: Value = serde_json::from_str(&payload(read(&ask, &mut rows, &Env::default()).unwrap())).unwrap();
+        let value: Value =
+            serde_json::from_str(&payload(read(&ask, &mut rows, &Env::default(), None).unwrap())).unwrap();
         assert_eq!(
             value,
             json!({

@@ -63,6 +63,8 @@ pub enum Change {
         id: String,
         digest: [u8; 20],
         rev: u64,
+        /// Of that revision: a prompt made anew under this id counts from 1 again.
+        updated_at: Wall,
     },
     /// A file was removed after its document was.
     Removed {
@@ -171,8 +173,11 @@ pub fn apply(
             }
             Reply::Response(Box::new(super::reloaded(imports.len())))
         }
-        Change::Synced { id, digest, rev } => {
-            act.rows.put_file_mark(&FileMark { document: id.clone(), digest: *digest, rev: *rev })?;
+        Change::Synced { id, digest, rev, updated_at } => {
+            let document = act.rows.document(id)?;
+            let is_same = document.is_none_or(|document| document.rev != *rev || document.updated_at == *updated_at);
+            let rev = if is_same { *rev } else { 0 };
+            act.rows.put_file_mark(&FileMark { document: id.clone(), digest: *digest, rev })?;
             Reply::Silence
         }
         Change::Removed { id } => {
@@ -340,6 +345,11 @@ impl Act<'_> {
         match document {
             // Deleted here, and we stopped before the file was removed: else the file would bring it back (P13).
             None if ours => self.files.push(FileTask::Remove { id }),
+            // The same, and we stopped before the last write-back was noted: a text of ours under a mark that is behind.
+            None if mark.is_some() && self.was_logged(&id, &import.content)? => {
+                self.rows.put_file_mark(&FileMark { document: id.clone(), digest: import.digest, rev: 0 })?;
+                self.files.push(FileTask::Remove { id });
+            }
             None => {
                 let document = imported(import, id, self.at);
                 self.begin(&document)?;
@@ -462,7 +472,11 @@ impl Act<'_> {
         if document.content.trim() == content.trim() {
             return Ok(true);
         }
-        let room = paths::room_of(&document.id);
+        self.was_logged(&document.id, content)
+    }
+
+    fn was_logged(&mut self, id: &str, content: &str) -> Result<bool, RowsError> {
+        let room = paths::room_of(id);
         let Some(row) = self.rows.room(room.as_str())? else {
             return Ok(false);
         };
@@ -856,7 +870,7 @@ mod tests {
             assert_eq!(rows.documents["d/a"], document);
         }
         assert_eq!(rows.marks["d/a"], FileMark { document: "d/a".into(), digest: [7; 20], rev: 0 });
-        let synced = Change::Synced { id: "d/a".into(), digest: [9; 20], rev: 3 };
+        let synced = Change::Synced { id: "d/a".into(), digest: [9; 20], rev: 3, updated_at: document.updated_at };
         assert_eq!(carry_out(&mut rows, synced), Applied::only(Reply::Silence));
         assert_eq!(carry_out(&mut rows, Change::Import(file("three", 9))), Applied::only(Reply::Silence));
         // In step again: now an old text is somebody's choice, such as a checkout.
