@@ -43,9 +43,7 @@ impl Guests {
     pub fn enter(&self, client: IpAddr, limits: &Limits, now: Mono) -> Result<Place, Reject> {
         let guest = guest_of(client);
         let mut accounts = self.accounts.lock();
-        if accounts.len() >= ADDRESSES_REMEMBERED {
-            accounts.retain(|_, account| !account.is_forgettable(now));
-        }
+        make_room(&mut accounts, now);
         let account = accounts.entry(guest).or_default();
         let rate = f64::from(limits.address_handshakes_per_second);
         let burst = if rate > 0.0 { Duration::from_secs_f64(ADDRESS_HANDSHAKE_BURST / rate) } else { Duration::ZERO };
@@ -75,6 +73,7 @@ impl Guests {
     /// A token was wrong. Whoever tries many of them is guessing.
     pub fn failed(&self, client: IpAddr, now: Mono) {
         let mut accounts = self.accounts.lock();
+        make_room(&mut accounts, now);
         let account = accounts.entry(guest_of(client)).or_default();
         if account.failures.charge(now, 1, ADDRESS_FAILURES_PER_MINUTE / 60.0, ADDRESS_FAILURE_BURST).is_err() {
             account.barred_until = Some(now.after(ADDRESS_FAILURE_PAUSE));
@@ -84,6 +83,12 @@ impl Guests {
     /// Places taken, for tests of leaks.
     pub fn open(&self) -> usize {
         self.accounts.lock().values().map(|account| account.open).sum()
+    }
+}
+
+fn make_room<S: std::hash::BuildHasher>(accounts: &mut HashMap<IpAddr, Account, S>, now: Mono) {
+    if accounts.len() >= ADDRESSES_REMEMBERED {
+        accounts.retain(|_, account| !account.is_forgettable(now));
     }
 }
 

@@ -55,14 +55,18 @@ impl RoomName {
         &self.0
     }
 
-    /// Which of `shards` workers speaks for this room. FNV-1a, because the answer must be the same in every process.
+    /// Which of `shards` workers speaks for this room.
     pub fn shard(&self, shards: usize) -> usize {
-        let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-        for byte in self.0.bytes() {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-        (hash % shards.max(1) as u64) as usize
+        (fnv(FNV_START, self.0.as_bytes()) % shards.max(1) as u64) as usize
     }
+}
+
+/// Where [`fnv`] begins.
+pub const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// FNV-1a: the same in every process and version, which the standard hashers do not promise. Not against an attacker.
+pub fn fnv(start: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(start, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 impl Borrow<str> for RoomName {

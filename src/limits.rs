@@ -50,6 +50,8 @@ pub const REACTORS_MAX: usize = 64;
 pub const REACTOR_MAILBOX: usize = 16 * 1024;
 /// Jobs waiting for one store worker. At the bound the asking client is no longer read.
 pub const STORE_MAILBOX: usize = 4 * 1024;
+/// Bytes of operations waiting for the store, over all clients; past it a client's operation waits with the client.
+pub const STORE_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Operations in one commit. 512 rows cost a few milliseconds, one fsync a fraction of one: more buys little.
 pub const BATCH_OPS_MAX: usize = 512;
 /// Operations of one room in one commit, so that a hot room cannot fill it (PROMISES.md I4).
@@ -91,6 +93,13 @@ pub const ADDRESS_FAILURE_BURST: Duration = Duration::from_secs(60);
 pub const ADDRESS_FAILURE_PAUSE: Duration = Duration::from_secs(60);
 /// Addresses with an account; past it those that owe nothing are forgotten.
 pub const ADDRESSES_REMEMBERED: usize = 16 * 1024;
+
+/// Lines of refusals a second and reactor, bursts of ten seconds' share; the metrics count them all. A flood of bad
+/// requests must not become a flood of log lines (threat row 20).
+pub const REFUSAL_LINES_PER_SECOND: f64 = 50.0;
+pub const REFUSAL_LINES_BURST: Duration = Duration::from_secs(10);
+/// A peer that acknowledges nothing for this long is gone (threat row 66).
+pub const USER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A commit that takes longer turns readiness red; one that takes `COMMIT_HANG` ends the process (threat row 81).
 pub const COMMIT_SLOW: Duration = Duration::from_secs(5);

@@ -17,7 +17,7 @@ use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::http::{Reason, Reject, Response, reply};
-use crate::limits::{ACCEPT_RETRY_MAX, ACCEPT_RETRY_MIN, BACKLOG, SEND_BUFFER_BYTES};
+use crate::limits::{ACCEPT_RETRY_MAX, ACCEPT_RETRY_MIN, BACKLOG, SEND_BUFFER_BYTES, USER_TIMEOUT};
 use crate::mailbox::Mailbox;
 use crate::metrics::Metrics;
 use crate::reactor::Inbound;
@@ -38,6 +38,8 @@ pub struct Listener {
     pause: Option<Duration>,
     /// Open connections of the process, as the metrics know them, may not pass this.
     connections_max: i64,
+    /// A reader that merely stands still is for `limits.stall` to judge, so never before that.
+    user_timeout: Duration,
     metrics: Arc<Metrics>,
     stop: Arc<AtomicBool>,
 }
@@ -57,6 +59,7 @@ impl Listener {
         sockets: Vec<TcpListener>,
         reactors: Vec<Mailbox<Inbound<TcpStream>>>,
         connections_max: usize,
+        stall: Duration,
         metrics: Arc<Metrics>,
         stop: Arc<AtomicBool>,
     ) -> io::Result<Listener> {
@@ -69,6 +72,7 @@ impl Listener {
             reserve: reserve(),
             pause: None,
             connections_max: i64::try_from(connections_max).unwrap_or(i64::MAX),
+            user_timeout: USER_TIMEOUT.max(stall * 2),
             metrics,
             stop,
         };
@@ -79,7 +83,7 @@ impl Listener {
     }
 
     /// Accepts until told to stop.
-    pub fn run(mut self) {
+    pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(64);
         // Listeners that may have somebody waiting: an edge is told once.
         let mut waiting: Vec<bool> = vec![true; self.sockets.len()];
@@ -93,15 +97,14 @@ impl Listener {
                 reactor.ring();
             }
             let patience = match self.pause {
-                Some(pause) => pause.min(STOP_CHECK.max(pause)),
+                Some(pause) => pause,
                 None if waiting.contains(&true) => Duration::ZERO,
                 None => STOP_CHECK,
             };
             if let Err(error) = self.poll.poll(&mut events, Some(patience))
                 && error.kind() != io::ErrorKind::Interrupted
             {
-                log::error!("the listener's poller failed: {error}");
-                return;
+                return Err(error);
             }
             for event in &events {
                 if let Some(flag) = waiting.get_mut(event.token().0) {
@@ -109,6 +112,7 @@ impl Listener {
                 }
             }
         }
+        Ok(())
     }
 
     /// Returns whether somebody may still be waiting.
@@ -141,7 +145,10 @@ impl Listener {
     fn deal(&mut self, socket: TcpStream, peer: SocketAddr, listener: usize) {
         // Small frames go out at once; a client that never reads pins 117 KiB of the kernel's memory and not 3.9 MiB.
         let options = SockRef::from(&socket);
-        let set = options.set_tcp_nodelay(true).and_then(|()| options.set_send_buffer_size(SEND_BUFFER_BYTES));
+        let set = options
+            .set_tcp_nodelay(true)
+            .and_then(|()| options.set_send_buffer_size(SEND_BUFFER_BYTES))
+            .and_then(|()| options.set_tcp_user_timeout(Some(self.user_timeout)));
         if let Err(error) = set {
             log::debug!("{peer}: {error}");
             return;

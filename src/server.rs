@@ -30,7 +30,7 @@ use crate::reactor::{self, Control, Inbound, Reactor};
 use crate::service::Status;
 use crate::store::reader::Reader;
 use crate::store::worker::{self, Ending, Worker};
-use crate::store::{Pulse, Retention, sqlite};
+use crate::store::{Backlog, Pulse, Retention, sqlite};
 
 /// Why the server could not start: each says whose fault it is.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +83,7 @@ impl Server {
         };
         let metrics = Arc::new(Metrics::default());
         let pulse = Arc::new(Pulse::default());
+        let backlog = Arc::new(Backlog::default());
         let status = Arc::new(Status::new(
             metrics.clone(),
             pulse.clone(),
@@ -170,6 +171,7 @@ impl Server {
                 clock: clock.clone(),
                 metrics: metrics.clone(),
                 pulse,
+                backlog: backlog.clone(),
                 retention: retention.clone(),
             },
         );
@@ -185,6 +187,7 @@ impl Server {
                     writers: vec![jobs.clone()],
                     readers: questions.clone(),
                     files: files_mailbox.clone(),
+                    backlog: backlog.clone(),
                     directory: directory.clone(),
                     guests: guests.clone(),
                     env: env.clone(),
@@ -205,8 +208,21 @@ impl Server {
 
         let stop_listening = Arc::new(AtomicBool::new(false));
         let connections = connections_max(live.limits.connections);
-        let listener = Listener::new(sockets, mailboxes.clone(), connections, metrics.clone(), stop_listening.clone())?;
-        let listener = spawn("listener".to_owned(), move || listener.run())?;
+        let listener = Listener::new(
+            sockets,
+            mailboxes.clone(),
+            connections,
+            live.limits.stall,
+            metrics.clone(),
+            stop_listening.clone(),
+        )?;
+        let listener = spawn("listener".to_owned(), move || {
+            if let Err(error) = listener.run() {
+                // Without its poller a listener is deaf, and a process that nobody reaches helps nobody.
+                log::error!("the listener's poller failed: {error}");
+                std::process::exit(70);
+            }
+        })?;
 
         Ok(Server {
             addresses,

@@ -229,6 +229,11 @@ impl Connection {
         }
     }
 
+    /// An HTTP connection on which nothing was asked.
+    pub fn is_at_rest(&self) -> bool {
+        matches!(self.phase, Phase::Head { .. }) && self.tail.is_empty()
+    }
+
     pub fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open(_))
     }

@@ -361,6 +361,20 @@ pub fn repeated(write: &Write, seq: Seq, answer: &str) -> Reply {
     }
 }
 
+/// What tells a write from another one that was given the same operation id.
+pub fn fingerprint(write: &Write) -> u64 {
+    match &write.change {
+        Change::Documents(change) => documents::fingerprint(change),
+    }
+}
+
+/// The reply to a write whose operation id stands for another one.
+pub fn id_taken(write: &Write) -> Reply {
+    match &write.change {
+        Change::Documents(change) => documents::id_taken(change),
+    }
+}
+
 /// The reply to a write that got no commit. A write with an operation id may be the resend of one that was stored, and
 /// where the store was never asked nobody can tell: then the honest answer is "unknown" (found by simulation: a resend
 /// refused as busy while its original stood in the log). `Full` is certain, because the id was looked up before.

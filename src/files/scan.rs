@@ -70,6 +70,10 @@ fn read(directory: &str, stem: &str) -> io::Result<documents::Import> {
     let path = format!("{directory}/{stem}.md");
     let path = Path::new(&path);
     let about = fs::metadata(path)?;
+    if !about.is_file() {
+        // A pipe of that name would keep us waiting for a writer.
+        return Err(io::Error::other("not a regular file"));
+    }
     if about.len() > FILE_BYTES_MAX as u64 {
         return Err(io::Error::other(format!("{} bytes; the limit is {FILE_BYTES_MAX}", about.len())));
     }

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{digest_of, path_of, scan, server};
+use super::{LOAD_BATCH, digest_of, path_of, scan, server};
 use crate::clock::{Clock, Mono};
 use crate::dialect::documents::{self, markdown};
 use crate::dialect::{Change, FileTask, Write};
@@ -224,7 +224,7 @@ impl<R: Snapshots> Scribe<R> {
     fn submit(&mut self, write: Write, to: Option<ConnId>) {
         let shards = self.wiring.writers.len();
         if let Some(writer) = self.wiring.writers.get_mut(write.room.shard(shards)) {
-            writer.post_or_wait(Job { to, asker: server(), write: Box::new(write) });
+            writer.post_or_wait(Job { to, asker: server(), write: Box::new(write), charged: 0 });
         }
     }
 
@@ -234,8 +234,18 @@ impl<R: Snapshots> Scribe<R> {
         for skipped in &scan.skipped {
             log::warn!("passed over: {skipped}");
         }
-        let change = Change::Documents(documents::Change::Reload(scan.files));
-        self.submit(Write { room: RoomName::new(RELOAD_ROOM), op: None, change }, Some(to));
+        // In parts, so that other rooms' commits come in between; one after the other, since they share a turn.
+        let total = scan.files.len();
+        let mut files = scan.files.into_iter();
+        loop {
+            let part: Vec<_> = files.by_ref().take(LOAD_BATCH).collect();
+            let last = part.len() < LOAD_BATCH;
+            let change = Change::Documents(documents::Change::Reload { files: part, total });
+            self.submit(Write { room: RoomName::new(RELOAD_ROOM), op: None, change }, last.then_some(to));
+            if last {
+                break;
+            }
+        }
         self.compared = None;
     }
 
@@ -301,8 +311,8 @@ fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(directory)?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = directory.join(format!(".{name}.commitcast-{}", std::process::id()));
+    // Of a fixed length: a prompt's name may use up all that a file's name may have.
+    let temporary = directory.join(format!(".commitcast-{}.tmp", std::process::id()));
     let written = write_through(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         // The half-written file is of no use to anybody; if it cannot be removed, the error below says why.

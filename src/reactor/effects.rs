@@ -11,8 +11,8 @@ use crate::conn::{Asked, Framing, Handshake, Phase};
 use crate::dialect::{self, Asker, Failure, FileTask, Intent, Opening, Read, Reply, Session, Write};
 use crate::http::{Head, Method, Reason, Reject, Response, cors, reply};
 use crate::ids::{ConnId, Position, RoomName};
-use crate::limits::EARLY_BYTES_MAX;
-use crate::mailbox::Full;
+use crate::limits::{EARLY_BYTES_MAX, REFUSAL_LINES_BURST, REFUSAL_LINES_PER_SECOND};
+use crate::mailbox::{Full, Mailbox};
 use crate::store::{Job, Question};
 use crate::ws::{self, Close};
 
@@ -37,7 +37,7 @@ impl<P: Poller> Reactor<P> {
         let framing = Framing {
             // The body behind an upgrade is never read, so what follows an upgrade that was answered otherwise is not taken
             // for a request (threat rows 13 and 14).
-            keep_alive: head.keep_alive && !self.draining && !head.wants_upgrade(),
+            keep_alive: head.keep_alive && refusing.is_none() && !head.wants_upgrade(),
             head_only: head.method == Method::Head,
             origin: decision.origin,
         };
@@ -161,7 +161,11 @@ impl<P: Poller> Reactor<P> {
             }
             Intent::Respond(response) => self.answer_request(id, &response),
             Intent::Read(read) if entry.conn.may_reply() => self.ask(id, read),
-            Intent::Write(write) if entry.conn.may_write() => self.submit(id, write),
+            Intent::Write(write) if entry.conn.may_write() => {
+                // What was said before stands before whatever becomes of this.
+                self.emit(id, out);
+                self.submit(id, write);
+            }
             Intent::Reload => self.reload(id),
             waiting => entry.conn.park(waiting, self.now.0),
         }
@@ -169,8 +173,12 @@ impl<P: Poller> Reactor<P> {
 
     fn ask(&mut self, id: ConnId, read: Box<Read>) {
         let Some(entry) = self.table.touch(id) else { return };
-        // Whether a handshake's own room may be read is judged when it is found, with a reason of its own.
-        let rights = entry.conn.open().map(|open| open.rights.clone());
+        let rights = match entry.conn.phase() {
+            Phase::Open(open) => Some(open.rights.clone()),
+            // What may not be read is not there, for the handshake too: ids cannot be enumerated (threat row 34).
+            Phase::Asked(asked) => asked.handshake.as_ref().map(|handshake| handshake.principal.rights.clone()),
+            Phase::Head { .. } | Phase::Closing { .. } | Phase::Dead => None,
+        };
         let asked = self.wiring.readers.post(Question::Ask { to: id, read, rights });
         match asked {
             Ok(()) => entry.conn.asked(true, self.now.0),
@@ -200,10 +208,16 @@ impl<P: Poller> Reactor<P> {
         let origin = if entry.conn.is_open() { id.pack() } else { 0 };
         let shards = self.wiring.writers.len();
         let Some(writer) = self.wiring.writers.get_mut(write.room.shard(shards)) else { return };
-        let posted = writer.post(Job { to: Some(id), asker: Asker { actor, origin }, write });
-        match posted {
+        let charged = write.weight();
+        if !self.wiring.backlog.admit(charged) {
+            entry.conn.park(Intent::Write(write), self.now.0);
+            self.starved.push(id);
+            return;
+        }
+        match writer.post(Job { to: Some(id), asker: Asker { actor, origin }, write, charged }) {
             Ok(()) => entry.conn.asked(false, self.now.0),
             Err(Full(job)) => {
+                self.wiring.backlog.release(charged);
                 entry.conn.park(Intent::Write(job.write), self.now.0);
                 self.starved.push(id);
             }
@@ -222,7 +236,8 @@ impl<P: Poller> Reactor<P> {
 
     /// Clients whose operation found the queue full, now that it may have room.
     pub(super) fn feed_the_starved(&mut self) {
-        if self.starved.is_empty() || !self.wiring.writers.iter().all(crate::mailbox::Mailbox::has_room) {
+        let writers = self.wiring.writers.iter().all(Mailbox::has_room);
+        if self.starved.is_empty() || !(writers || self.wiring.readers.has_room()) {
             return;
         }
         let mut starved = std::mem::take(&mut self.starved);
@@ -489,9 +504,12 @@ impl<P: Poller> Reactor<P> {
         entry.conn.close(self.now.0);
     }
 
-    fn log_refusal(&self, id: ConnId, client: std::net::IpAddr, target: &str, reject: &Reject) {
+    fn log_refusal(&mut self, id: ConnId, client: std::net::IpAddr, target: &str, reject: &Reject) {
         let row = reject.row();
         self.wiring.status.metrics.rejected(row.name);
+        if self.refusal_lines.charge(self.now.0, 1, REFUSAL_LINES_PER_SECOND, REFUSAL_LINES_BURST).is_err() {
+            return;
+        }
         log::info!(
             conn = id.to_string().as_str(), client = client.to_string().as_str(), target = target,
             status = row.status, reason = row.name, detail = reject.detail.as_ref();

@@ -158,13 +158,17 @@ impl<P: Poller> Reactor<P> {
         // What the slices behind the outbox's are: (room, member, frame).
         let mut pulled: Vec<(RoomKey, MemberKey, &Bytes)> = Vec::new();
         let mut missing = None;
+        let mut caught_up = None;
         let rooms = if entry.conn.is_open() { entry.memberships.as_slice() } else { &[] };
         for (room_key, member) in rooms {
             let Some(room) = self.hub.room(*room_key) else { continue };
             let mut ahead = 0;
             while slices.len() < WRITE_SLICES_MAX && bytes < *budget {
                 match room.look_ahead(*member, ahead) {
-                    Look::Current => break,
+                    Look::Current => {
+                        caught_up = room.has_pages().then_some(*room_key).or(caught_up);
+                        break;
+                    }
                     Look::Missing => {
                         if ahead == 0 {
                             missing = Some((*room_key, *member));
@@ -229,6 +233,9 @@ impl<P: Poller> Reactor<P> {
             if let Some(room) = self.hub.room_mut(room) {
                 room.advance(member, 1);
             }
+        }
+        if let Some(room) = caught_up.and_then(|key| self.hub.room_mut(key)) {
+            room.forget_pages();
         }
         if let Some((room, member)) = missing {
             self.ask_page(id, room, member);

@@ -116,7 +116,8 @@ impl<P: Poller> Reactor<P> {
             if let (Some(frame), Some(entry)) = (frame, self.table.touch(conn)) {
                 entry.conn.outbox.push(frame);
             }
-            self.unflushed.push(conn);
+            // At once: pages that come in the same turn must not push each other out before they were read in.
+            self.pull(conn);
         }
         for conn in lost {
             // The log does not hold what it held: the client comes back and is given a snapshot.
@@ -163,7 +164,11 @@ impl<P: Poller> Reactor<P> {
         self.wiring.status.store_broke();
         let reject = Reject::new(Reason::StoreBroken, "the store has failed");
         for id in self.table.ids() {
-            self.turn_away(id, &reject);
+            let at_rest = self.table.peek(id).is_some_and(|entry| entry.conn.is_at_rest());
+            match at_rest {
+                true => self.hang_up(id, "the store has failed"),
+                false => self.turn_away(id, &reject),
+            }
         }
     }
 }

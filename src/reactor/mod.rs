@@ -40,10 +40,11 @@ use crate::guests::Guests;
 use crate::ids::ConnId;
 use crate::limits::SCRATCH_BYTES;
 use crate::mailbox::{Inbox, Mailbox};
+use crate::meter::Meter;
 use crate::metrics::Counts;
 use crate::room::Hub;
 use crate::service::Status;
-use crate::store::{Job, Question};
+use crate::store::{Backlog, Job, Question};
 
 /// How often a client whose operation found the store's queue full is tried again.
 const STARVED_PAUSE: Duration = Duration::from_millis(1);
@@ -57,6 +58,7 @@ pub struct Wiring<S> {
     pub writers: Vec<Mailbox<Job>>,
     pub readers: Mailbox<Question>,
     pub files: Option<Mailbox<FileTask>>,
+    pub backlog: Arc<Backlog>,
     pub directory: Arc<Directory>,
     pub guests: Arc<Guests>,
     pub env: Arc<Env>,
@@ -90,6 +92,7 @@ pub struct Reactor<P: Poller> {
     leaving: Vec<(Mono, ConnId)>,
     draining: bool,
     stopped: bool,
+    refusal_lines: Meter,
     counts: Counts,
     published: Counts,
 }
@@ -123,6 +126,7 @@ impl<P: Poller> Reactor<P> {
             leaving: Vec::new(),
             draining: false,
             stopped: false,
+            refusal_lines: Meter::default(),
             counts: Counts::default(),
             published: Counts::default(),
         }

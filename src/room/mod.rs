@@ -278,11 +278,20 @@ impl Room {
         if self.recent.is_empty() {
             self.recent = VecDeque::new();
         }
+        self.forget_pages();
+    }
+
+    /// To be called when a member has caught up, too: a quiet room has no turn of its own to do it in.
+    pub fn forget_pages(&mut self) {
         // Pages are kept as long as somebody reads in them. Looking costs a walk over the members, but only while somebody
         // is far behind; forgetting them each turn would have him read every page of the log several times over.
         if !self.windows.is_empty() && self.asked.is_empty() && !self.anybody_is_behind() {
             self.windows = VecDeque::new();
         }
+    }
+
+    pub fn has_pages(&self) -> bool {
+        !self.windows.is_empty()
     }
 
     fn anybody_is_behind(&self) -> bool {

@@ -14,6 +14,7 @@
 //!
 //! Never here: a socket, a vocabulary (a dialect's code is called, not known).
 
+mod backlog;
 pub(crate) mod committed;
 pub mod memory;
 mod pulse;
@@ -23,6 +24,7 @@ pub mod seam;
 pub mod sqlite;
 pub mod worker;
 
+pub use backlog::Backlog;
 pub use committed::{Committed, Page, Reset};
 pub use pulse::Pulse;
 pub use seam::{CommitError, Keep, Retention, Snapshots, Store};
@@ -40,6 +42,8 @@ pub struct Job {
     pub to: Option<ConnId>,
     pub asker: Asker,
     pub write: Box<Write>,
+    /// What it took of the [`Backlog`]; given back with its answer.
+    pub charged: usize,
 }
 
 /// A read under way to a reader.

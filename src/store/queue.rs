@@ -90,6 +90,7 @@ mod tests {
                 op: None,
                 change: Change::Documents(documents::Change::Removed { id: "a".to_owned() }),
             }),
+            charged: 0,
         }
     }
 

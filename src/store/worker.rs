@@ -14,7 +14,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::queue::Queue;
-use super::{Answer, CommitError, Committed, Delivery, Job, Pulse, Retention, Store};
+use super::{Answer, Backlog, CommitError, Committed, Delivery, Job, Pulse, Retention, Store};
 use crate::clock::{Clock, Mono, Wall};
 use crate::dialect::{self, Applied, Env, Failure, FileTask, Signal};
 use crate::directory::Directory;
@@ -42,6 +42,7 @@ pub struct Wiring<I> {
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
     pub pulse: Arc<Pulse>,
+    pub backlog: Arc<Backlog>,
     pub retention: Arc<ArcSwap<Retention>>,
 }
 
@@ -173,7 +174,9 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
                 if self.canary {
                     self.post_committed(&done.appended);
                 }
-                self.store.commit().map(|()| done)
+                let committed = self.store.commit();
+                self.wiring.pulse.end();
+                committed.map(|()| done)
             }
             Err(error) => Err(CommitError::Refused(error)),
         };
@@ -221,6 +224,7 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
         let mut files = Vec::new();
         let mut signals = Vec::new();
         for (job, applied) in batch.into_iter().zip(done.applied) {
+            self.wiring.backlog.release(job.charged);
             if let Some(to) = job.to
                 && let Some(delivery) = out.get_mut(usize::from(to.reactor))
             {
@@ -351,6 +355,7 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
         }
         let mut out = self.outgoing();
         for job in batch {
+            self.wiring.backlog.release(job.charged);
             self.wiring.metrics.operation_refused(failure.reason().row().name);
             if let Some(to) = job.to
                 && let Some(delivery) = out.get_mut(usize::from(to.reactor))
@@ -411,14 +416,20 @@ fn carry_out_one(job: &Job, rows: &mut Recorder<'_>, env: &Env) -> Result<Applie
         return dialect::apply(write, &job.asker, rows, env);
     };
     if let Some((seq, answer)) = rows.operation(write.room.as_str(), &job.asker.actor, op)? {
-        return Ok(Applied::only(dialect::repeated(write, seq, &answer)));
+        // Two tabs that number their edits alike are one user to us: the second one's edit is not the first one's.
+        return Ok(Applied::only(match answer.split_once(' ') {
+            Some((at, print)) if print == format!("{:016x}", dialect::fingerprint(write)) => {
+                dialect::repeated(write, seq, at)
+            }
+            _ => dialect::id_taken(write),
+        }));
     }
     let before = rows.appended.len();
     let applied = dialect::apply(write, &job.asker, rows, env)?;
     // A refused operation appended nothing; its id stays free, so that the corrected resend is not taken for a repeat.
     let own = rows.appended.iter().skip(before).find(|(room, _)| *room == write.room).map(|(_, event)| event.seq);
     if let Some(seq) = own {
-        let answer = rows.at().0.to_string();
+        let answer = format!("{} {:016x}", rows.at().0, dialect::fingerprint(write));
         rows.put_operation(&write.room, &job.asker.actor, op, seq, &answer)?;
     }
     Ok(applied)

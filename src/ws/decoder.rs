@@ -1076,7 +1076,7 @@ mod tests {
             if verdict.is_some() && !refused {
                 let closed = matches!(theirs.last(), Some(Owned::Close(_)));
                 prop_assert!(!closed, "{:?} refused, taken by tungstenite", verdict);
-                stream.resize(stream.len() + PEER_BOUNDS.message + HEADER_BYTES_MAX, 0);
+                stream.resize(stream.len() + PEER_BOUNDS.message + HEADER_BYTES_MAX, 1);
                 (theirs, refused) = peer(&stream);
             }
             prop_assert_eq!(&messages, &theirs);

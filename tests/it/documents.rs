@@ -21,7 +21,7 @@ use commitcast::service::Status;
 use commitcast::store::memory::{Faults, MemoryStore, Outcome};
 use commitcast::store::reader::Reader;
 use commitcast::store::worker::{self, Worker};
-use commitcast::store::{Pulse, Retention};
+use commitcast::store::{Backlog, Pulse, Retention};
 use jiff::civil::DateTime;
 use jiff::tz::{Offset, TimeZone};
 use mio::net::TcpStream;
@@ -499,6 +499,7 @@ impl Faulty {
 
         let directory = Arc::new(Directory::default());
         let (metrics, pulse) = (Arc::new(Metrics::default()), Arc::new(Pulse::default()));
+        let backlog = Arc::new(Backlog::default());
         let status = Arc::new(Status::new(metrics.clone(), pulse.clone(), "full", "debug"));
         let (jobs, jobs_inbox) = mailbox::channel(64);
         let (questions, questions_inbox) = mailbox::channel(64);
@@ -517,6 +518,7 @@ impl Faulty {
                 clock: clock.clone(),
                 metrics: metrics.clone(),
                 pulse,
+                backlog: backlog.clone(),
                 retention: Arc::new(ArcSwap::from_pointee(Retention::default())),
             },
         );
@@ -529,6 +531,7 @@ impl Faulty {
                 readers: questions,
                 files: None,
                 directory,
+                backlog: backlog.clone(),
                 guests: Arc::new(Guests::default()),
                 env,
                 clock,
@@ -540,9 +543,17 @@ impl Faulty {
         let socket = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = socket.local_addr().unwrap();
         let stop = Arc::new(AtomicBool::new(false));
-        let listener = Listener::new(vec![socket], reactors.clone(), 1000, metrics, stop.clone()).unwrap();
+        let listener = Listener::new(
+            vec![socket],
+            reactors.clone(),
+            1000,
+            std::time::Duration::from_secs(10),
+            metrics,
+            stop.clone(),
+        )
+        .unwrap();
         let threads = vec![
-            std::thread::spawn(move || listener.run()),
+            std::thread::spawn(move || listener.run().unwrap()),
             std::thread::spawn(move || reactor.run().unwrap()),
             std::thread::spawn(move || reader.run()),
             std::thread::spawn(move || {

@@ -45,7 +45,7 @@ pub use paths::{Target, is_within, room_of, route};
 pub use reads::{Ask, Read, read, read_failed, snapshot};
 pub use rest::{endpoint, reloaded};
 pub use session::{Session, open};
-pub use writes::{Asked, Change, Generation, Import, Metadata, apply, failed, repeated};
+pub use writes::{Asked, Change, Generation, Import, Metadata, apply, failed, fingerprint, id_taken, repeated};
 
 use crate::ids::RoomName;
 use crate::model::Event;

@@ -178,7 +178,7 @@ mod tests {
         let text = |payload: Bytes| String::from_utf8(payload.to_vec()).unwrap();
         match intent {
             Intent::Ignore => "ignore".to_owned(),
-            Intent::Reply(payload) => text(payload),
+            Intent::Reply(payload) | Intent::Complain(payload) => text(payload),
             Intent::ReplyThenClose(payload) => text(payload) + " then close",
             Intent::Read(read) => format!("{read:?}"),
             Intent::Write(write) => format!("{} {:?} {:?}", write.room, write.op, write.change),

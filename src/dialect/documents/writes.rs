@@ -16,7 +16,7 @@ use super::{DEBUG_ROOM, Env, lookup, paths, wire};
 use crate::clock::Wall;
 use crate::dialect::{Applied, Asker, Failure, FileTask, Frames, Name, Reply, Signal, Write};
 use crate::http::Response;
-use crate::ids::{OpId, RoomName, Seq};
+use crate::ids::{FNV_START, OpId, RoomName, Seq, fnv};
 use crate::limits::{PAGE_BYTES_MAX, PAGE_EVENTS_MAX};
 use crate::model::{Document, Draft, FileMark, RowsError, Transaction};
 use crate::ws;
@@ -56,8 +56,11 @@ pub enum Change {
     },
     /// A file was read that does not hold what its mark says.
     Import(Import),
-    /// All files were read again, for a client who waits to hear how many: one transaction, one answer behind it.
-    Reload(Vec<Import>),
+    /// Files were read again, for a client who waits to hear how many there are; the last part's answer is the whole's.
+    Reload {
+        files: Vec<Import>,
+        total: usize,
+    },
     /// A file was written: it holds this revision.
     Synced {
         id: String,
@@ -87,7 +90,7 @@ impl Change {
             Change::Create { content, .. } => content.len(),
             Change::Update { content, .. } | Change::Rename { content, .. } => content.as_ref().map_or(64, String::len),
             Change::Import(file) => file.content.len(),
-            Change::Reload(files) => files.iter().map(|file| file.content.len()).sum(),
+            Change::Reload { files, .. } => files.iter().map(|file| file.content.len()).sum(),
             Change::Delete { .. } | Change::Synced { .. } | Change::Removed { .. } => 64,
         }
     }
@@ -167,11 +170,11 @@ pub fn apply(
             act.rename(id, directory.as_deref(), name, content.as_deref(), metadata.as_ref(), asked)?
         }
         Change::Import(import) => act.import(import)?,
-        Change::Reload(imports) => {
-            for import in imports {
+        Change::Reload { files, total } => {
+            for import in files {
                 act.import(import)?;
             }
-            Reply::Response(Box::new(super::reloaded(imports.len())))
+            Reply::Response(Box::new(super::reloaded(*total)))
         }
         Change::Synced { id, digest, rev, updated_at } => {
             let document = act.rows.document(id)?;
@@ -202,6 +205,28 @@ pub fn repeated(change: &Change, _write: &Write, seq: Seq, answer: &str) -> Repl
     }
 }
 
+/// Of what only a socket's edit can be: REST requests carry no operation id.
+pub fn fingerprint(change: &Change) -> u64 {
+    let text = |start, text: Option<&str>| match text {
+        Some(text) => fnv(fnv(start, b"+"), text.as_bytes()),
+        None => fnv(start, b"-"),
+    };
+    match change {
+        Change::Update { id, content, metadata, .. } => {
+            let metadata = metadata.as_ref();
+            let start = text(text(FNV_START, Some(id)), content.as_deref());
+            let described = text(start, metadata.and_then(|metadata| metadata.description.as_deref()));
+            let tags = metadata.and_then(|metadata| metadata.tags.as_ref());
+            tags.into_iter().flatten().fold(text(described, tags.map(|_| "tags")), |hash, tag| text(hash, Some(tag)))
+        }
+        _ => FNV_START,
+    }
+}
+
+pub fn id_taken(change: &Change) -> Reply {
+    asked(change).refused(409, "this id was given to another edit; nothing was saved")
+}
+
 /// Fixed words for what certainly was not stored; for what nobody knows, a close and no word that could be a lie (G3).
 pub fn failed(change: &Change, failure: Failure) -> Reply {
     let reject = failure.reject();
@@ -221,7 +246,7 @@ fn asked(change: &Change) -> &Asked {
         | Change::Update { asked, .. }
         | Change::Delete { asked, .. }
         | Change::Rename { asked, .. } => asked,
-        Change::Reload(_) => &Asked::Rest(Generation::Path),
+        Change::Reload { .. } => &Asked::Rest(Generation::Path),
         Change::Import(_) | Change::Synced { .. } | Change::Removed { .. } => &Asked::Nobody,
     }
 }
