@@ -447,11 +447,14 @@ fn row_63_a_replayed_operation_happens_once() {
     assert_update_is(&first, true);
     assert_eq!(watcher.json()["content"], "one");
     let mut again = house.join("d/p", &user("bob"));
-    let second = send(&mut again, "other words under the same id");
+    let second = send(&mut again, "one");
     assert_update_is(&second, true);
     assert_eq!((&second["dup"], &second["seq"]), (&json!(true), &first["seq"]), "the first answer again: {second}");
     assert_eq!(second["timestamp"], first["timestamp"]);
+    // Another edit under an id that was used is neither a repeat nor a new one.
+    assert_update_is(&send(&mut again, "other words under the same id"), false);
     watcher.assert_silent_and_alive("a replay was shown");
+    assert_eq!(house.ask("GET", "/api/prompts/d/p", &user("ann"), "").json()["content"], "one");
 
     let mut eve = house.join("d/p", &user("eve"));
     let stolen = send(&mut eve, "two");
