@@ -223,3 +223,112 @@ fn identify(
 fn shown_path(path: &str) -> String {
     path.chars().filter(|letter| !letter.is_control()).take(120).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::*;
+    use crate::config::{Flags, Settings};
+    use crate::http::head;
+
+    const UPGRADE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                           Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
+    const TOKEN_MODE: &str = "[auth]\nmode = 'token'\nhs256_secret = '0123456789abcdef0123456789abcdef'\n\
+                              [origins]\nallow = ['https://app.example.com']\n";
+
+    /// The decision in a word: what was let in, or the reason and, in close style, a `+`.
+    fn decide_on(config: &str, request: &str, refusing: Option<Reason>) -> String {
+        let flags = Flags { config: Some("c".into()), listen: vec!["127.0.0.1:0".to_owned()], ..Flags::default() };
+        let settings = Settings::build(&flags, std::iter::empty(), |_| Ok(config.to_owned())).unwrap();
+        let live = settings.live();
+        let door = Door {
+            live: &live,
+            dialects: &settings.listeners[0].dialects,
+            peer: "127.0.0.1:9".parse().unwrap(),
+            now: Wall(1_700_000_000_000_000),
+            refusing,
+            guests: None,
+        };
+        let text = format!("{request}\r\n");
+        let parsed = match head::parse(text.as_bytes()) {
+            Ok(Some((parsed, _))) => parsed,
+            other => panic!("{request}: {other:?}"),
+        };
+        match decide(&parsed, &door).outcome {
+            Ok(Admitted::Socket(socket)) => {
+                format!("socket {:?} as {}", socket.target.dialect(), socket.principal.user)
+            }
+            Ok(Admitted::Endpoint(name, user)) => format!("endpoint {name:?} as {user}"),
+            Ok(other) => format!("{other:?}"),
+            Err(refused) => format!("{}{}", refused.reject.row().name, if refused.accept.is_some() { "+" } else { "" }),
+        }
+    }
+
+    fn get(path: &str, fields: &str) -> String {
+        format!("GET {path} HTTP/1.1\r\nHost: a\r\n{fields}")
+    }
+
+    #[test]
+    fn the_outermost_fault_is_told_first() {
+        let foreign = format!("{UPGRADE}Origin: https://evil.example\r\nAuthorization: Bearer wrong\r\n");
+        let known = format!("{UPGRADE}Origin: https://app.example.com\r\nAuthorization: Bearer wrong\r\n");
+        let broken = foreign.replace("Version: 13", "Version: 8");
+        for (request, expected) in [
+            (get("/nowhere", &broken), "unknown_path"),
+            (get("/ws/prompts/a%00b", &broken), "bad_prompt_id"),
+            (get("/ws/prompts/p", &broken), "version"),
+            (get("/ws/prompts/p", &foreign), "origin"),
+            (get("/ws/prompts/p", &known), "token"),
+            (get("/ws/prompts/p", UPGRADE), "token"),
+            (get("/ws/prompts/p", ""), "not_an_upgrade"),
+            (get("/api/prompts/all", "Origin: https://evil.example\r\n"), "origin"),
+            (get("/api/prompts/all", ""), "token"),
+        ] {
+            assert_eq!(decide_on(TOKEN_MODE, &request, None), expected, "{request}");
+        }
+    }
+
+    #[test]
+    fn each_mode_lets_in_whom_it_says() {
+        let prompt = get("/ws/prompts/p", UPGRADE);
+        assert_eq!(decide_on("", &prompt, None), "socket Documents as test-user-123");
+        assert_eq!(decide_on("[auth]\nmode = 'open'\n", &prompt, None), "socket Documents as anonymous");
+        assert_eq!(decide_on("", &get("/api/prompts/all", ""), None), "endpoint Documents as test-user-123");
+        assert_eq!(decide_on("", &get("/v1/echo", UPGRADE), None), "socket Native as test-user-123");
+        assert_eq!(decide_on("[auth]\nmode = 'open'\n", &get("/v1/echo", UPGRADE), None), "unknown_path");
+    }
+
+    #[test]
+    fn the_servers_own_endpoints_ask_for_nothing_and_are_never_sockets() {
+        for (path, service) in
+            [("/health", "Health"), ("/healthz", "Live"), ("/readyz", "Ready"), ("/metrics", "Metrics")]
+        {
+            let expected = format!("Service({service})");
+            assert_eq!(decide_on(TOKEN_MODE, &get(path, UPGRADE), Some(Reason::Draining)), expected);
+            let post = format!("POST {path} HTTP/1.1\r\nHost: a\r\n");
+            assert_eq!(decide_on("", &post, None), "method");
+        }
+    }
+
+    #[test]
+    fn a_preflight_is_judged_by_its_origin_alone() {
+        let asking = |origin: &str| {
+            format!(
+                "OPTIONS /api/prompts/p HTTP/1.1\r\nHost: a\r\nOrigin: {origin}\r\nAccess-Control-Request-Method: PUT\r\n"
+            )
+        };
+        assert_eq!(decide_on(TOKEN_MODE, &asking("https://app.example.com"), None), "Preflight");
+        assert_eq!(decide_on(TOKEN_MODE, &asking("https://evil.example"), None), "origin");
+    }
+
+    #[test]
+    fn newcomers_are_refused_in_the_style_of_their_dialect() {
+        let prompt = get("/ws/prompts/p", UPGRADE);
+        assert_eq!(decide_on("", &prompt, Some(Reason::Draining)), "draining");
+        let close = "[refuse.documents]\nstyle = 'close'\n";
+        assert_eq!(decide_on(close, &prompt, Some(Reason::StoreBroken)), "store_broken+");
+        let broken = get("/ws/prompts/p", &UPGRADE.replace("Version: 13", "Version: 8"));
+        assert_eq!(decide_on(close, &broken, None), "version", "what is no handshake cannot be accepted");
+    }
+}

@@ -327,3 +327,7 @@ fn write_through(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()
 }
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

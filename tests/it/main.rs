@@ -13,3 +13,4 @@ mod support;
 mod threats_frames;
 mod threats_http;
 mod threats_identity;
+mod worker;
