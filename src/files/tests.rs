@@ -43,7 +43,7 @@ fn house() -> (tempfile::TempDir, String, Env, MemoryStore) {
     fs::write(format!("{root}/a.md"), "first").unwrap();
     let env = Env { documents: documents::Env { roots: vec![root.clone()] } };
     let mut store = MemoryStore::new(1, 1);
-    crate::files::load(&mut store, scan(&[root.clone()]).files, &env, crate::clock::Wall(1)).unwrap();
+    crate::files::load(&mut store, scan(std::slice::from_ref(&root)).files, &env, crate::clock::Wall(1)).unwrap();
     (folder, root, env, store)
 }
 
@@ -56,7 +56,7 @@ fn a_removal_that_a_crash_cut_off_is_made_good_at_the_next_start() {
     let (_folder, root, env, mut store) = house();
     apply(&mut store, &env, delete(&root));
     // Killed here, before the scribe's turn. The next start:
-    crate::files::load(&mut store, scan(&[root.clone()]).files, &env, crate::clock::Wall(2)).unwrap();
+    crate::files::load(&mut store, scan(std::slice::from_ref(&root)).files, &env, crate::clock::Wall(2)).unwrap();
     scribe(&mut store, &env, &root, vec![]);
     assert!(!Path::new(&format!("{root}/a.md")).exists(), "the deleted prompt's file is still there");
 }
@@ -134,7 +134,7 @@ fn a_deleted_prompt_does_not_come_back_when_the_crash_came_before_the_mark() {
     // The scribe wrote the file, the prompt was deleted meanwhile, and the process was killed before mark or removal.
     fs::write(format!("{root}/a.md"), "second").unwrap();
     apply(&mut store, &env, delete(&root));
-    crate::files::load(&mut store, scan(&[root.clone()]).files, &env, crate::clock::Wall(9)).unwrap();
+    crate::files::load(&mut store, scan(std::slice::from_ref(&root)).files, &env, crate::clock::Wall(9)).unwrap();
     store.begin(crate::clock::Wall(10)).unwrap();
     let back = store.rows().document(&id).unwrap();
     store.rollback();
