@@ -266,3 +266,9 @@ proptest! {
         }
     }
 }
+
+/// Ten thousand of them rest in a process: whoever adds a field should see what it costs.
+#[test]
+fn a_connection_stays_small() {
+    assert!(size_of::<Connection>() <= 264, "{} bytes", size_of::<Connection>());
+}
