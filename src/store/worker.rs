@@ -24,8 +24,9 @@ use crate::mailbox::{Inbox, Mailbox};
 use crate::metrics::Metrics;
 use crate::model::{Document, Draft, Event, FileMark, RoomRow, Rows, RowsError, Transaction};
 
-/// How long a batch is tried again while somebody else holds the database, before its jobs are refused as busy.
-const BUSY_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a batch is tried again while somebody else holds the database, before its jobs are refused as busy. Less than
+/// `limits.answer`, or the reactors would give up on the answer and close sockets over what is certain.
+const BUSY_PATIENCE: Duration = Duration::from_secs(3);
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
 /// Housekeeping happens at the latest this long after the last write.
 const IDLE_TIDY: Duration = Duration::from_millis(500);
