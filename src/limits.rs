@@ -61,6 +61,41 @@ pub const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Writes of one connection between dispatch and answer.
 pub const INFLIGHT_WRITES_MAX: u16 = 64;
 
+/// How long somebody outside (a shell, a backup) may hold the database before the batch is told `Busy`. The worker tries
+/// again; a longer wait in the store would hide from it that time passes.
+pub const STORE_BUSY_WAIT: Duration = Duration::from_millis(100);
+/// Bytes of pages kept by the store's writer. A full batch and its index pages fit four times, so no transaction spills
+/// into the log before its commit.
+pub const STORE_CACHE_BYTES: usize = 4 * BATCH_BYTES_MAX;
+/// Bytes written between two looks at the log's size; a look costs microseconds, a batch of one a hundred.
+pub const WAL_LOOK_BYTES: u64 = 1024 * 1024;
+/// Bytes of unsaved log that make a checkpoint worth its two fsyncs.
+pub const WAL_CHECKPOINT_BYTES: u64 = 4 * 1024 * 1024;
+/// Bytes of log from which on we wait (`STORE_BUSY_WAIT`) for readers to leave, so that it starts again at its front.
+pub const WAL_RESTART_BYTES: u64 = 16 * 1024 * 1024;
+/// Bytes of log from which on somebody must be told: a reader outside never ends (PROMISES.md row 75).
+pub const WAL_ALARM_BYTES: u64 = 64 * 1024 * 1024;
+/// Bytes released when the disk is full, because with a full disk not even a DELETE can be logged. A trim of `TRIM_EVENTS`
+/// rows, each on a page of its own (4 KiB), fits nearly twice. Unit tests open many stores, and need it to be there only.
+pub const BALLAST_BYTES: u64 = if cfg!(test) { 64 * 1024 } else { 16 * 1024 * 1024 };
+/// Between two attempts to take the ballast again.
+pub const BALLAST_RETRY: Duration = Duration::from_secs(30);
+
+/// A recorded answer stays at least this long (PROMISES.md G5) …
+pub const OPERATION_SPAN: Duration = Duration::from_secs(24 * 60 * 60);
+/// … and as long as it is among this many newest of its room.
+pub const OPERATIONS_KEPT: u64 = 100_000;
+/// How often retention is looked at. It is a bound on disk, not a deadline.
+pub const TRIM_EVERY: Duration = Duration::from_secs(5);
+/// Rooms looked at in one trim, beside those that grew.
+pub const TRIM_ROOMS: usize = 256;
+/// Events removed in one trim; more than a batch writes, so that trimming keeps up when it runs after each.
+pub const TRIM_EVENTS: u64 = 2048;
+/// Recorded answers looked at in one trim; more than a batch writes, for the same reason.
+pub const TRIM_OPERATIONS: usize = 1024;
+/// Rooms remembered as grown since the last trim; the rotation finds the rest.
+pub const TRIM_GROWN_MAX: usize = 4096;
+
 /// Events of one page read from the log (PROMISES.md 5.1: at most 500).
 pub const PAGE_EVENTS_MAX: usize = 500;
 /// Bytes of one page; passed by at most one event, since a page holds at least one.
@@ -134,6 +169,9 @@ const _: () = assert!(HEAD_BYTES_MAX <= SCRATCH_BYTES, "a whole head fits one re
 const _: () = assert!(TARGET_BYTES_MAX < HEADER_LINE_BYTES_MAX && HEADER_LINE_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(BATCH_ROOM_OPS_MAX < BATCH_OPS_MAX, "several rooms share a commit");
 const _: () = assert!(INFLIGHT_WRITES_MAX as usize <= STORE_MAILBOX);
+const _: () = assert!(WAL_LOOK_BYTES < WAL_CHECKPOINT_BYTES, "a checkpoint is not noticed late");
+const _: () = assert!(WAL_CHECKPOINT_BYTES < WAL_RESTART_BYTES && WAL_RESTART_BYTES < WAL_ALARM_BYTES);
+const _: () = assert!(TRIM_EVENTS as usize > BATCH_OPS_MAX && TRIM_OPERATIONS > BATCH_OPS_MAX);
 const _: () = assert!(RECENT_EVENTS_MAX <= PAGE_EVENTS_MAX);
 
 /// Bounds that the configuration may set.

@@ -15,6 +15,8 @@
 //! Never here: a socket, a vocabulary (a dialect's code is called, not known).
 
 mod backlog;
+#[cfg(test)]
+mod behaviour;
 pub(crate) mod committed;
 pub mod memory;
 mod pulse;
