@@ -7,7 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::auth::{self, Credential, Mode, Principal, Shown, peer, rights::Verb};
+use crate::auth::{self, Credential, Mode, Principal, Shown, peer};
 use crate::clock::{Mono, Wall};
 use crate::config::{Live, Style};
 use crate::dialect::{self, Name, Route, Target};
@@ -98,7 +98,7 @@ fn judge(head: &Head<'_>, door: &Door<'_>, client: IpAddr, origin: &mut Option<S
             _ => Err(Reject::new(Reason::Method, "this endpoint answers GET").into()),
         };
     }
-    let route = dialect::route(head.path)?;
+    let route = dialect::route(head.path).map_err(|reject| misnamed(head, door, reject))?;
     let served = |name: Name| door.dialects.contains(&name);
     match route {
         Some(Route::Socket(target)) if served(target.dialect()) && debug_if_needed(&target, door) => {
@@ -107,6 +107,15 @@ fn judge(head: &Head<'_>, door: &Door<'_>, client: IpAddr, origin: &mut Option<S
         Some(Route::Endpoint(name)) if served(name) => endpoint(head, door, client, name, origin),
         _ => Err(Reject::new(Reason::UnknownPath, format!("nothing is served at {}", shown_path(head.path))).into()),
     }
+}
+
+/// An id that cannot be one is refused in the style of its dialect, as one that is unknown.
+fn misnamed(head: &Head<'_>, door: &Door<'_>, reject: Reject) -> Refused {
+    let name = Name::Documents;
+    let closes =
+        reject.reason == Reason::BadPromptId && door.dialects.contains(&name) && door.live.refuse(name) == Style::Close;
+    let accept = if closes { upgrade::check(head).ok().map(|upgrade| upgrade.accept) } else { None };
+    Refused { reject, accept }
 }
 
 fn service(path: &str) -> Option<Service> {
@@ -181,10 +190,7 @@ fn endpoint(
         return Err(Reject::new(reason, "the server is shutting down").into());
     }
     let principal = identify(head, door, client, name, origin)?;
-    let verb = match head.method {
-        Method::Get | Method::Head => Verb::Read,
-        _ => Verb::Write,
-    };
+    let verb = dialect::verb(name, head);
     // A request names a prompt by any of its spellings, and which room that is only the store knows. So over HTTP the
     // right must cover all of them; sockets are judged by their canonical room.
     let rooms = dialect::all_rooms(name);

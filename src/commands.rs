@@ -12,8 +12,8 @@ use commitcast::admission::{self, Admitted, Door};
 use commitcast::auth::rights::Rights;
 use commitcast::auth::token::{Mint, mint};
 use commitcast::clock::Clock;
-use commitcast::config::Durability;
-use commitcast::dialect::{Env, documents};
+use commitcast::config::{Durability, normal_directory};
+use commitcast::dialect::{Env, Name, documents};
 use commitcast::files;
 use commitcast::http::head;
 use commitcast::store::sqlite;
@@ -111,12 +111,11 @@ pub fn explain(arguments: &ExplainArguments) -> ExitCode {
     };
     let text = request(arguments);
     let live = settings.live();
-    let Some(listen) = settings.listeners.first() else {
-        return complain(EXIT_CONFIG, "no listener is configured");
-    };
+    // Of several listeners one that serves the path: which one is asked, the command line does not say.
+    let served: Vec<Name> = settings.listeners.iter().flat_map(|listen| listen.dialects.iter().copied()).collect();
     let door = Door {
         live: &live,
-        dialects: &listen.dialects,
+        dialects: &served,
         peer: SocketAddr::new(arguments.peer, 0),
         now: Clock::system().wall(),
         refusing: None,
@@ -193,7 +192,15 @@ pub fn import(arguments: &ImportArguments) -> ExitCode {
         Durability::Full => sqlite::Durability::Full,
         Durability::Normal => sqlite::Durability::Normal,
     };
-    let roots: Vec<String> = arguments.directories.iter().map(|text| normal_root(text)).collect();
+    let mut roots = Vec::new();
+    for text in &arguments.directories {
+        // As strict as the configuration: an id that begins with `./` or `../` could be asked for by nobody.
+        match normal_directory(text) {
+            Ok(root) if roots.contains(&root) => {}
+            Ok(root) => roots.push(root),
+            Err(why) => return complain(EXIT_CONFIG, &format!("directory `{text}` {why}")),
+        }
+    }
     if let Some(missing) = roots.iter().find(|root| !PathBuf::from(root).is_dir()) {
         return complain(EXIT_START, &format!("{missing} is not a directory"));
     }
@@ -214,12 +221,6 @@ pub fn import(arguments: &ImportArguments) -> ExitCode {
         }
         Err(error) => complain(EXIT_START, &error.to_string()),
     }
-}
-
-/// As `documents.directories` are normalised: no `./` before, no `/` behind.
-fn normal_root(text: &str) -> String {
-    let text = text.trim_end_matches('/');
-    text.strip_prefix("./").unwrap_or(text).to_owned()
 }
 
 fn complain(code: u8, message: &str) -> ExitCode {

@@ -22,7 +22,16 @@ use crate::meter::Meter;
 
 #[derive(Debug, Default)]
 pub struct Guests {
-    accounts: Mutex<HashMap<IpAddr, Account, foldhash::quality::RandomState>>,
+    accounts: Mutex<Accounts>,
+}
+
+#[derive(Debug, Default)]
+struct Accounts {
+    by_guest: HashMap<IpAddr, Account, foldhash::quality::RandomState>,
+    /// How many there must be before those that owe nothing are looked for again: twice as many as were left the last
+    /// time, since each look walks over them all, and whoever owns a large network could have it walked at every
+    /// handshake.
+    sweep_at: usize,
 }
 
 #[derive(Debug, Default)]
@@ -43,8 +52,7 @@ impl Guests {
     pub fn enter(&self, client: IpAddr, limits: &Limits, now: Mono) -> Result<Place, Reject> {
         let guest = guest_of(client);
         let mut accounts = self.accounts.lock();
-        make_room(&mut accounts, now);
-        let account = accounts.entry(guest).or_default();
+        let account = accounts.of(guest, now);
         let rate = f64::from(limits.address_handshakes_per_second);
         let burst = if rate > 0.0 { Duration::from_secs_f64(ADDRESS_HANDSHAKE_BURST / rate) } else { Duration::ZERO };
         if account.handshakes.charge(now, 1, rate, burst).is_err() {
@@ -61,11 +69,15 @@ impl Guests {
     /// would tell the guesser that he has found it.
     pub fn is_barred(&self, client: IpAddr, now: Mono) -> bool {
         let accounts = self.accounts.lock();
-        accounts.get(&guest_of(client)).and_then(|account| account.barred_until).is_some_and(|until| now < until)
+        accounts
+            .by_guest
+            .get(&guest_of(client))
+            .and_then(|account| account.barred_until)
+            .is_some_and(|until| now < until)
     }
 
     pub fn leave(&self, place: Place) {
-        if let Some(account) = self.accounts.lock().get_mut(&place.0) {
+        if let Some(account) = self.accounts.lock().by_guest.get_mut(&place.0) {
             account.open = account.open.saturating_sub(1);
         }
     }
@@ -73,8 +85,7 @@ impl Guests {
     /// A token was wrong. Whoever tries many of them is guessing.
     pub fn failed(&self, client: IpAddr, now: Mono) {
         let mut accounts = self.accounts.lock();
-        make_room(&mut accounts, now);
-        let account = accounts.entry(guest_of(client)).or_default();
+        let account = accounts.of(guest_of(client), now);
         if account.failures.charge(now, 1, ADDRESS_FAILURES_PER_MINUTE / 60.0, ADDRESS_FAILURE_BURST).is_err() {
             account.barred_until = Some(now.after(ADDRESS_FAILURE_PAUSE));
         }
@@ -82,13 +93,17 @@ impl Guests {
 
     /// Places taken, for tests of leaks.
     pub fn open(&self) -> usize {
-        self.accounts.lock().values().map(|account| account.open).sum()
+        self.accounts.lock().by_guest.values().map(|account| account.open).sum()
     }
 }
 
-fn make_room<S: std::hash::BuildHasher>(accounts: &mut HashMap<IpAddr, Account, S>, now: Mono) {
-    if accounts.len() >= ADDRESSES_REMEMBERED {
-        accounts.retain(|_, account| !account.is_forgettable(now));
+impl Accounts {
+    fn of(&mut self, guest: IpAddr, now: Mono) -> &mut Account {
+        if self.by_guest.len() >= self.sweep_at.max(ADDRESSES_REMEMBERED) {
+            self.by_guest.retain(|_, account| !account.is_forgettable(now));
+            self.sweep_at = self.by_guest.len().saturating_mul(2);
+        }
+        self.by_guest.entry(guest).or_default()
     }
 }
 
@@ -162,6 +177,18 @@ mod tests {
     }
 
     #[test]
+    fn strangers_who_cannot_be_forgotten_are_not_looked_at_again_for_each_new_one() {
+        let guests = Guests::default();
+        let mut sweeps = Vec::new();
+        for number in 0..4 * ADDRESSES_REMEMBERED as u32 {
+            guests.failed(IpAddr::V4(number.into()), Mono(0));
+            sweeps.push(guests.accounts.lock().sweep_at);
+        }
+        sweeps.dedup();
+        assert!(sweeps.len() <= 3, "{sweeps:?}");
+    }
+
+    #[test]
     fn strangers_are_forgotten_when_they_are_many() {
         let guests = Guests::default();
         let limits = Limits::default();
@@ -170,7 +197,7 @@ mod tests {
             let place = guests.enter(IpAddr::V4(number.into()), &limits, now).unwrap();
             guests.leave(place);
         }
-        assert!(guests.accounts.lock().len() <= ADDRESSES_REMEMBERED);
+        assert!(guests.accounts.lock().by_guest.len() <= ADDRESSES_REMEMBERED);
         assert_eq!(guests.open(), 0);
     }
 }

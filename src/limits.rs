@@ -71,8 +71,10 @@ pub const STORE_CACHE_BYTES: usize = 4 * BATCH_BYTES_MAX;
 pub const WAL_LOOK_BYTES: u64 = 1024 * 1024;
 /// Bytes of unsaved log that make a checkpoint worth its two fsyncs.
 pub const WAL_CHECKPOINT_BYTES: u64 = 4 * 1024 * 1024;
-/// Bytes of log from which on we wait (`STORE_BUSY_WAIT`) for readers to leave, so that it starts again at its front.
+/// Bytes of log from which on we wait for readers to leave, so that it starts again at its front.
 pub const WAL_RESTART_BYTES: u64 = 16 * 1024 * 1024;
+/// For so long: some of our own reads (a listing of everything), well below `Limits::answer`, since writes wait too.
+pub const WAL_RESTART_WAIT: Duration = Duration::from_secs(1);
 /// Bytes of log from which on somebody must be told: a reader outside never ends (PROMISES.md row 75).
 pub const WAL_ALARM_BYTES: u64 = 64 * 1024 * 1024;
 /// Bytes released when the disk is full, because with a full disk not even a DELETE can be logged. A trim of `TRIM_EVENTS`
@@ -157,6 +159,9 @@ pub const FILES_MAILBOX: usize = 4 * 1024;
 /// The kernel's send buffer in bytes as set; Linux doubles it. A client that never reads pins 117 KiB instead of 3.9 MiB
 /// (PROMISES.md F6).
 pub const SEND_BUFFER_BYTES: usize = 32 * 1024;
+/// Bytes of one segment: the send buffer holds four. On loopback, where the proxy is, the kernel would make segments as
+/// large as the buffer, and a receiver acknowledges a single one only after 40 ms: half a megabyte took 260 ms.
+pub const SEGMENT_BYTES_MAX: u32 = 16 * 1024;
 /// Connections waiting in the kernel to be accepted.
 pub const BACKLOG: i32 = 4096;
 /// Descriptors held back for store files, logs and the reserve.
@@ -165,6 +170,8 @@ pub const DESCRIPTORS_RESERVED: u64 = 64;
 pub const ACCEPT_RETRY_MIN: Duration = Duration::from_millis(50);
 pub const ACCEPT_RETRY_MAX: Duration = Duration::from_secs(1);
 
+const _: () =
+    assert!(2 * SEND_BUFFER_BYTES >= 4 * SEGMENT_BYTES_MAX as usize, "a receiver acknowledges every other segment");
 const _: () = assert!(HEAD_BYTES_MAX <= SCRATCH_BYTES, "a whole head fits one read");
 const _: () = assert!(TARGET_BYTES_MAX < HEADER_LINE_BYTES_MAX && HEADER_LINE_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(BATCH_ROOM_OPS_MAX < BATCH_OPS_MAX, "several rooms share a commit");

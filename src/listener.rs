@@ -17,7 +17,7 @@ use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::http::{Reason, Reject, Response, reply};
-use crate::limits::{ACCEPT_RETRY_MAX, ACCEPT_RETRY_MIN, BACKLOG, SEND_BUFFER_BYTES, USER_TIMEOUT};
+use crate::limits::{ACCEPT_RETRY_MAX, ACCEPT_RETRY_MIN, BACKLOG, SEGMENT_BYTES_MAX, SEND_BUFFER_BYTES, USER_TIMEOUT};
 use crate::mailbox::Mailbox;
 use crate::metrics::Metrics;
 use crate::reactor::Inbound;
@@ -49,6 +49,8 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    // Before the handshake, which is when it is agreed on; accepted sockets have it from here.
+    socket.set_tcp_mss(SEGMENT_BYTES_MAX)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(TcpListener::from_std(socket.into()))
@@ -200,4 +202,19 @@ fn refuse(mut stream: TcpStream) {
 /// `EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`: it will pass, and trying at once only burns the processor.
 fn is_exhaustion(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(24 | 23 | 105 | 12))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_segment_of_the_loopback_is_a_part_of_the_send_buffer() {
+        let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let agreed = SockRef::from(&client).tcp_mss().unwrap();
+        assert!(agreed <= SEGMENT_BYTES_MAX, "{agreed}");
+    }
 }

@@ -263,13 +263,13 @@ fn identify(policy: &Policy, shown: &Shown<'_>, peer_is_trusted_proxy: bool, now
         });
     }
     if !peer_is_trusted_proxy {
-        return Err(reject("no token was shown"));
+        return Err(reject(NO_TOKEN));
     }
     let user = match shown.user_header {
         Once::One(user) if token::is_user_name(user) => Arc::from(user),
         Once::One(_) => return Err(reject("the user header holds no valid name")),
         Once::Several => return Err(reject("there is more than one user header")),
-        Once::Absent => return Err(reject("no token was shown")),
+        Once::Absent => return Err(reject(NO_TOKEN)),
     };
     Ok(Principal { user, rights: policy.default_rights.clone(), expires_at: None, jti: None, via: Credential::Header })
 }
@@ -345,6 +345,14 @@ fn equal_in_constant_time(known: &[u8], shown: &[u8]) -> bool {
     let differences = known.iter().zip(shown).fold(0, |differences, (a, b)| black_box(differences | (a ^ b)));
     black_box(differences) == 0
 }
+
+/// Was a credential shown, and a wrong one? Whoever shows none guesses nothing: a page whose user has logged out asks
+/// again every two seconds, and must not have its whole office barred.
+pub fn is_guess(reject: &Reject) -> bool {
+    reject.reason == Reason::Token && reject.detail != NO_TOKEN
+}
+
+const NO_TOKEN: &str = "no token was shown";
 
 fn reject(detail: &'static str) -> Reject {
     Reject::new(Reason::Token, detail)
@@ -515,6 +523,16 @@ mod tests {
         let shown = Shown { cookie: Once::One(&token), ..nothing() };
         let principal = authenticate(&policy(Mode::Token), &shown, false, NOW).unwrap();
         assert_eq!(*principal.rights, rooms);
+    }
+
+    #[test]
+    fn whoever_shows_no_token_guesses_none() {
+        let policy = policy(Mode::Token);
+        let refused = |shown: &Shown<'_>| authenticate(&policy, shown, false, NOW).unwrap_err();
+        assert!(!is_guess(&refused(&nothing())));
+        assert!(is_guess(&refused(&Shown { authorization: Once::One("Bearer x"), ..nothing() })));
+        let late = format!("Bearer {}", expired());
+        assert!(!is_guess(&refused(&Shown { authorization: Once::One(&late), ..nothing() })), "it was good once");
     }
 
     #[test]

@@ -171,7 +171,7 @@ fn documents(written: &raw::Documents, report: &mut Report<'_>) -> DocumentsSett
 }
 
 /// The directory as documents' ids begin with it. An id that reads `prompts/readme` must come from one spelling only.
-fn normal_directory(written: &str) -> Result<String, &'static str> {
+pub fn normal_directory(written: &str) -> Result<String, &'static str> {
     if written.chars().any(char::is_control) {
         return Err("holds a control character");
     }

@@ -181,6 +181,9 @@ fn api_keys(written: &raw::Auth, report: &mut Report<'_>) -> Vec<ApiKey> {
                 ),
             );
         }
+        if index == 0 {
+            report.note("auth.api_keys is read and checked, but has no effect: this version serves no backends");
+        }
         keys.push(ApiKey { name: key.name.clone(), key: key.key.0.clone(), rights: key.rights.clone() });
     }
     keys
@@ -267,12 +270,13 @@ fn check_credentials(raw: &Raw, name: Name, policy: &Policy, served: bool, repor
             "`user_header` is believed from trusted proxies only: name them in proxy.trusted",
         );
     }
-    let nothing = policy.keys.is_empty() && policy.api_keys.is_empty() && policy.user_header.is_none();
+    // API keys open the backends' door, which this version does not have: they let nobody in.
+    let nothing = policy.keys.is_empty() && policy.user_header.is_none();
     if served && policy.mode == Mode::Token && nothing {
         let (_, mode_key) = written_mode(raw, name);
         report.wrong(
             &mode_key,
-            "token mode has no key to check tokens with: set auth.hs256_secret, auth.keys or auth.api_keys \
+            "token mode has no key to check tokens with: set auth.hs256_secret or auth.keys \
              (or auth.user_header with proxy.trusted)",
         );
     }

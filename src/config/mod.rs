@@ -35,6 +35,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use check::normal_directory;
 pub use problem::{ConfigError, Place, Problem};
 pub use raw::{Durability, Style};
 

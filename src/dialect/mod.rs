@@ -18,9 +18,9 @@ pub mod documents;
 
 use bytes::Bytes;
 
-use crate::auth::rights::Rights;
+use crate::auth::rights::{Rights, Verb};
 use crate::clock::Wall;
-use crate::http::{Head, Reason, Reject, Response};
+use crate::http::{Head, Method, Reason, Reject, Response};
 use crate::ids::{ConnId, OpId, Position, RoomName, Seq};
 use crate::model::{Event, Rows, RowsError, Transaction};
 use crate::ws;
@@ -291,6 +291,15 @@ pub fn all_rooms(name: Name) -> &'static str {
     match name {
         Name::Documents => "doc:*",
         Name::Native => "*",
+    }
+}
+
+/// What a request asks to do with those rooms. A POST may be a question whose text does not fit into a target.
+pub fn verb(name: Name, head: &Head<'_>) -> Verb {
+    match (head.method, name) {
+        (Method::Get | Method::Head, _) => Verb::Read,
+        (Method::Post, Name::Documents) if documents::only_asks(head.path) => Verb::Read,
+        _ => Verb::Write,
     }
 }
 

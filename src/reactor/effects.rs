@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::Reactor;
 use super::poller::Poller;
 use crate::admission::{self, Admitted, Door, Socket};
+use crate::auth;
 use crate::auth::redact::redact_target;
 use crate::auth::rights::Verb;
 use crate::conn::{Asked, Framing, Handshake, Phase};
@@ -83,7 +84,7 @@ impl<P: Poller> Reactor<P> {
                 self.take_on(id, intent, &mut Vec::new());
             }
             Err(refused) => {
-                if matches!(refused.reject.reason, Reason::Token) && !decision.client.is_loopback() {
+                if auth::is_guess(&refused.reject) && !decision.client.is_loopback() {
                     self.wiring.guests.failed(decision.client, self.now.0);
                 }
                 self.log_refusal(id, decision.client, &target, &refused.reject);
@@ -447,10 +448,11 @@ impl<P: Poller> Reactor<P> {
             Phase::Asked(asked) => {
                 let framing = Framing { keep_alive: false, ..asked.framing.clone() };
                 let handshake = asked.handshake.clone();
-                let peer = entry.peer.ip();
+                // As the door found it: the peer may be a proxy of ours.
+                let client = entry.client;
                 match handshake {
                     Some(handshake) => {
-                        self.log_refusal(id, peer, &handshake.target, reject);
+                        self.log_refusal(id, client, &handshake.target, reject);
                         if handshake.close_style {
                             self.accept_and_close(id, &handshake.accept, reject);
                         } else {

@@ -12,7 +12,7 @@ const TOO_MANY: &str = "Maximum number of inclusions reached, stopping expansion
 const TOO_BIG: &str = "Maximum expansion size reached, stopping expansion";
 
 /// Directories named in one ambiguity warning; a name found in thousands would make a page of each marker.
-const AMBIGUOUS_LISTED_MAX: usize = 10;
+pub const AMBIGUOUS_LISTED_MAX: usize = 10;
 
 /// What an expansion came to.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -1,6 +1,8 @@
 //! Which document a text names: in a path, in a request's body, or in an inclusion.
 
-use super::paths;
+use std::collections::HashMap;
+
+use super::{expand, paths};
 use crate::model::{Document, Rows, RowsError};
 
 /// The document that `text` names in a path or a body, by three generations' rules: the exact id (with and without a
@@ -62,14 +64,25 @@ pub struct Resolved {
     pub ambiguous: Vec<String>,
 }
 
-/// A name with a slash is an id; a bare one means the including document's own directory first, then anywhere.
-pub fn resolve(rows: &mut dyn Rows, name: &str, directory: &str) -> Result<Option<Resolved>, RowsError> {
-    let last = name.rsplit('/').next().unwrap_or(name);
-    if last.is_empty() || name.len() > crate::limits::PROMPT_ID_BYTES_MAX {
-        return Ok(None);
+/// Who bears which name, read once for one request: a text may hold thousands of markers with a name that thousands of
+/// documents bear.
+#[derive(Debug, Default)]
+pub struct Bearers {
+    known: HashMap<String, Vec<String>>,
+}
+
+impl Bearers {
+    /// A name with a slash is an id; a bare one means the including document's own directory first, then anywhere.
+    pub fn resolve(&mut self, rows: &mut dyn Rows, name: &str, directory: &str) -> Result<Option<Resolved>, RowsError> {
+        let last = name.rsplit('/').next().unwrap_or(name);
+        if last.is_empty() || name.len() > crate::limits::PROMPT_ID_BYTES_MAX {
+            return Ok(None);
+        }
+        if !self.known.contains_key(last) {
+            self.known.insert(last.to_owned(), rows.documents_named(last)?);
+        }
+        Ok(self.known.get(last).and_then(|ids| resolve_among(ids, name, directory)))
     }
-    let ids = rows.documents_named(last)?;
-    Ok(resolve_among(&ids, name, directory))
 }
 
 /// The same, given the ids of all documents that bear the name's last part.
@@ -87,7 +100,11 @@ pub fn resolve_among(ids: &[String], name: &str, directory: &str) -> Option<Reso
     let first = ids.first()?;
     let ambiguous = match ids {
         [_] => Vec::new(),
-        several => several.iter().map(|id| paths::directory_of(id).to_owned()).collect(),
+        // One more than is ever named: thousands may bear the name, and each marker would copy them all.
+        several => {
+            let directories = several.iter().map(|id| paths::directory_of(id).to_owned());
+            directories.take(expand::AMBIGUOUS_LISTED_MAX + 1).collect()
+        }
     };
     Some(Resolved { id: first.clone(), ambiguous })
 }
@@ -124,6 +141,13 @@ mod tests {
         assert_eq!(find(&mut rows, "fragments/plain").unwrap(), None);
         assert_eq!(find_in(&mut rows, "foo", Some("b")).unwrap().unwrap().id, "b/foo");
         assert_eq!(find_in(&mut rows, "foo", Some("zzz")).unwrap().unwrap().id, "a/x/foo");
+    }
+
+    #[test]
+    fn a_name_that_thousands_bear_is_not_copied_for_each_marker() {
+        let ids: Vec<String> = (0..5_000).map(|n| format!("d{n:04}/x")).collect();
+        let found = resolve_among(&ids, "x", "elsewhere").unwrap();
+        assert_eq!((found.id.as_str(), found.ambiguous.len()), ("d0000/x", expand::AMBIGUOUS_LISTED_MAX + 1));
     }
 
     #[test]

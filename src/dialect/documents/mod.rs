@@ -43,7 +43,7 @@ mod writes;
 
 pub use paths::{Target, is_within, room_of, route};
 pub use reads::{Ask, Read, read, read_failed, snapshot};
-pub use rest::{endpoint, reloaded};
+pub use rest::{endpoint, only_asks, reloaded};
 pub use session::{Session, open};
 pub use writes::{Asked, Change, Generation, Import, Metadata, apply, failed, fingerprint, id_taken, repeated};
 

@@ -154,8 +154,9 @@ fn expand_for_socket(id: &str, content: Option<&str>, rows: &mut dyn Rows) -> Re
 }
 
 fn expanded(content: &str, id: Option<&str>, directory: &str, rows: &mut dyn Rows) -> Result<Expansion, RowsError> {
+    let mut bearers = lookup::Bearers::default();
     expand::expand(content, id, directory, &mut |name, directory| {
-        let Some(resolved) = lookup::resolve(rows, name, directory)? else {
+        let Some(resolved) = bearers.resolve(rows, name, directory)? else {
             return Ok(None);
         };
         let document = rows.document(&resolved.id)?;
@@ -222,8 +223,9 @@ fn one(text: &str, directory: Option<&str>, rows: &mut dyn Rows) -> Result<Respo
 fn direct_dependencies(document: &Document, rows: &mut dyn Rows) -> Result<(Vec<Dependency>, Vec<String>), RowsError> {
     let names: BTreeSet<&str> = expand::markers(&document.content).map(|marker| marker.name).collect();
     let (mut dependencies, mut warnings) = (Vec::new(), Vec::new());
+    let mut bearers = lookup::Bearers::default();
     for name in names.into_iter().take(EXPAND_LOOKUPS_MAX) {
-        let (id, is_missing) = match lookup::resolve(rows, name, &document.directory)? {
+        let (id, is_missing) = match bearers.resolve(rows, name, &document.directory)? {
             Some(resolved) => {
                 if !resolved.ambiguous.is_empty() {
                     warnings.push(expand::ambiguity(name, &resolved.ambiguous));
@@ -270,11 +272,16 @@ fn referenced_by(text: &str, rows: &mut dyn Rows) -> Result<Response, RowsError>
     let mut references = Vec::new();
     if let Some(target) = lookup::find(rows, text)? {
         let bearers = rows.documents_named(&target.name)?;
+        let spelled = target.id.strip_prefix('/').unwrap_or(&target.id);
         rows.each_document(&mut |document| {
-            let refers = expand::markers(&document.content).any(|marker| {
-                marker.name.rsplit('/').next() == Some(&target.name)
-                    && lookup::resolve_among(&bearers, marker.name, &document.directory)
-                        .is_some_and(|resolved| resolved.id == target.id)
+            // Each spelling that can mean the target is resolved once, however often a text holds it: there are three.
+            let names: BTreeSet<&str> = expand::markers(&document.content)
+                .map(|marker| marker.name)
+                .filter(|name| *name == target.name || name.strip_prefix('/').unwrap_or(name) == spelled)
+                .collect();
+            let refers = names.into_iter().any(|name| {
+                lookup::resolve_among(&bearers, name, &document.directory)
+                    .is_some_and(|resolved| resolved.id == target.id)
             });
             if refers {
                 let Document { id, description, directory, .. } = document;

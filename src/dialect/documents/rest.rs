@@ -29,7 +29,7 @@ use crate::limits::{PROMPT_ID_BYTES_MAX, ROOM_NAME_BYTES_MAX};
 /// Bytes of a new prompt's name: a file system's 255 less the suffix and a temporary file's decoration.
 const NAME_BYTES_MAX: usize = 200;
 /// Bytes of a new prompt's id, so that its room can be joined by name.
-const NEW_ID_BYTES_MAX: usize = ROOM_NAME_BYTES_MAX - "doc:".len();
+pub const NEW_ID_BYTES_MAX: usize = ROOM_NAME_BYTES_MAX - "doc:".len();
 
 const _: () = assert!(NAME_BYTES_MAX < NEW_ID_BYTES_MAX && NEW_ID_BYTES_MAX < PROMPT_ID_BYTES_MAX);
 
@@ -46,6 +46,11 @@ pub fn endpoint(head: &Head<'_>, body: &[u8], peer: &str, env: &Env) -> Intent {
         },
     };
     outcome.unwrap_or_else(respond)
+}
+
+/// True for a POST that changes nothing.
+pub fn only_asks(path: &str) -> bool {
+    path.strip_prefix(REST) == Some("/expand")
 }
 
 /// The reply once the directories were read again.
@@ -411,6 +416,19 @@ mod tests {
             Intent::Read(read) => format!("{read:?}").replace("Documents(Rest(", "").replace("))", ""),
             Intent::Write(write) => format!("{} {:?}", write.room, write.change).replace("Documents(", ""),
             other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_expansion_is_a_question_although_it_is_a_post() {
+        for (path, expected) in [
+            ("/api/prompts/expand", true),
+            ("/api/prompts/expand/x", false),
+            ("/api/prompts/", false),
+            ("/api/prompts/rename", false),
+            ("/api/prompts/reload", false),
+        ] {
+            assert_eq!(only_asks(path), expected, "{path}");
         }
     }
 

@@ -11,6 +11,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::rest::NEW_ID_BYTES_MAX;
 use super::views::{self, Prompt};
 use super::{DEBUG_ROOM, Env, lookup, paths, wire};
 use crate::clock::Wall;
@@ -342,8 +343,19 @@ impl Act<'_> {
             name: name.to_owned(),
             ..old.clone()
         };
+        if new.id.len() > NEW_ID_BYTES_MAX && new.id != old.id {
+            return Ok(asked.refused(422, "directory and name are too long; nothing was saved"));
+        }
         if new.id == old.id {
-            return self.update(&old.id, content, metadata, asked);
+            let mut same = old;
+            let seq = self.edit(&mut same, content, metadata)?;
+            if seq.is_some() {
+                self.write_back(&same);
+            }
+            return Ok(asked.stored(self.at, seq.unwrap_or_default(), |generation| match generation {
+                Generation::Path => prompt_response(&same),
+                Generation::Stem => renamed_response(&same.id, &same.id),
+            }));
         }
         if lookup::exact(self.rows, &new.id)?.is_some() {
             return Ok(asked.refused(409, &taken(&new.id)));
@@ -852,6 +864,24 @@ mod tests {
         assert_eq!(response(&carry_out(&mut rows, rename("none", None, "c", path()))).0, 404);
         let applied = carry_out(&mut rows, rename("x/c", None, "c", path()));
         assert_eq!((response(&applied).0, applied.signals), (200, vec![]));
+        let (status, value) = response(&carry_out(&mut rows, rename("x/c", None, "c", Asked::Rest(Generation::Stem))));
+        assert_eq!((status, &value["success"], &value["new_id"]), (200, &json!(true), &json!("x/c")));
+    }
+
+    #[test]
+    fn a_prompt_is_not_renamed_to_an_id_that_could_not_be_created() {
+        let deep = format!("{}/a", "d".repeat(NEW_ID_BYTES_MAX - 2));
+        let mut rows = Fake::with(&[&deep]);
+        let change = Change::Rename {
+            id: deep.clone(),
+            directory: None,
+            name: "bb".to_owned(),
+            content: None,
+            metadata: None,
+            asked: path(),
+        };
+        let applied = carry_out(&mut rows, change);
+        assert_eq!((response(&applied).0, applied.signals, rows.documents.contains_key(&deep)), (422, vec![], true));
     }
 
     #[test]

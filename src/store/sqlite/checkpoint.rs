@@ -24,16 +24,29 @@ impl SqliteStore {
         // a reader stands in it.
         let passive = self.tables.checkpoint("PRAGMA wal_checkpoint(PASSIVE)");
         let mut log = self.settle(passive)?;
-        if log.unsaved() == 0 && log.bytes() >= limits::WAL_RESTART_BYTES {
-            let restarted = if log.bytes() >= limits::WAL_ALARM_BYTES {
-                self.tables.checkpoint("PRAGMA wal_checkpoint(TRUNCATE)")
-            } else {
-                self.tables.checkpoint("PRAGMA wal_checkpoint(RESTART)")
-            };
+        // Also where something is left over: busy readers of our own take turns, so that one of them always began before the
+        // last commit, and a log that waited for a moment without any would grow as long as they are busy. Nobody writes
+        // while this waits, so whoever begins to read meanwhile is in nobody's way. A reader that does not end in time (one
+        // outside) costs one such wait for each further stretch of log.
+        if log.bytes() >= self.restart_from {
+            let stretch = log.bytes() + limits::WAL_RESTART_BYTES;
+            let restarted = self.restart(log.bytes() >= limits::WAL_ALARM_BYTES);
             log = self.settle(restarted)?;
+            self.restart_from = if log.blocked { stretch } else { limits::WAL_RESTART_BYTES };
         }
         self.alarm(log);
         Ok(())
+    }
+
+    fn restart(&self, truncate: bool) -> rusqlite::Result<Log> {
+        let conn = &self.tables.conn;
+        conn.busy_timeout(limits::WAL_RESTART_WAIT)?;
+        let restarted = self.tables.checkpoint(match truncate {
+            true => "PRAGMA wal_checkpoint(TRUNCATE)",
+            false => "PRAGMA wal_checkpoint(RESTART)",
+        });
+        conn.busy_timeout(limits::STORE_BUSY_WAIT)?;
+        restarted
     }
 
     /// As `Tables::check`, outside a transaction: a full disk is acted on here, since nobody will roll back.
@@ -61,7 +74,7 @@ impl Tables {
     pub(super) fn checkpoint(&self, sql: &str) -> rusqlite::Result<Log> {
         self.conn.prepare_cached(sql)?.query_row([], |row| {
             let frames = |column| row.get::<_, i64>(column).map(|frames| u64::try_from(frames).unwrap_or(0));
-            Ok(Log { frames: frames(1)?, saved: frames(2)? })
+            Ok(Log { frames: frames(1)?, saved: frames(2)?, blocked: row.get(0)? })
         })
     }
 }
@@ -72,6 +85,8 @@ pub(super) struct Log {
     frames: u64,
     /// Those that the database file has as well.
     saved: u64,
+    /// A reader was in the way of what was asked for.
+    blocked: bool,
 }
 
 impl Log {

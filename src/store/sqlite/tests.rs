@@ -351,6 +351,45 @@ fn checkpoints_keep_the_log_short_and_a_standing_reader_loses_nothing() {
 }
 
 #[test]
+fn readers_that_are_always_busy_do_not_let_the_log_grow_as_long_as_they_are() {
+    let (dir, mut opened) = fresh();
+    let wal = dir.path().join(format!("{DATABASE}-wal"));
+    let body = "x".repeat(512 * 1024);
+    write(&mut opened.store, 0, |tx| {
+        for _ in 0..16 {
+            append(tx, "long", &body);
+        }
+    });
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let (to_two, from_one) = std::sync::mpsc::sync_channel(1);
+    let (to_one, from_two) = std::sync::mpsc::sync_channel(1);
+    let longest = std::thread::scope(|scope| {
+        for (begun, other_has_begun) in [(to_two, from_two), (to_one, from_one)] {
+            let (mut reader, done) = (opened.readers.open().unwrap(), &done);
+            scope.spawn(move || {
+                // Neither ends before the other has begun: there is always one that began before the last commit.
+                while !done.load(std::sync::atomic::Ordering::SeqCst) {
+                    reader.begin().unwrap();
+                    let _ = begun.send(());
+                    reader.rows().events("long", Seq(0), 1000, usize::MAX).unwrap();
+                    let _ = other_has_begun.recv();
+                    reader.end();
+                }
+            });
+        }
+        let mut longest = 0;
+        for at in 1..=96 {
+            write(&mut opened.store, at, |tx| append(tx, "r", &body));
+            opened.store.tidy(Wall(at), &Retention::default()).unwrap();
+            longest = longest.max(fs::metadata(&wal).unwrap().len());
+        }
+        done.store(true, std::sync::atomic::Ordering::SeqCst);
+        longest
+    });
+    assert!(longest <= 2 * limits::WAL_RESTART_BYTES, "{longest}");
+}
+
+#[test]
 fn trimming_is_bounded_a_call_and_goes_on_without_waiting() {
     let (_dir, mut opened) = fresh();
     let events = limits::TRIM_EVENTS + 100;

@@ -18,6 +18,8 @@ pub struct SqliteStore {
     ballast: Ballast,
     /// `tables.written` at the last look at the log's size.
     pub(super) checkpointed: u64,
+    /// Bytes of log at which it is worth waiting for readers, see `checkpoint.rs`.
+    pub(super) restart_from: u64,
     pub(super) alarmed: bool,
     pub(super) trim: Trim,
     /// Last, so that the connection is closed before another process may open one.
@@ -27,7 +29,16 @@ pub struct SqliteStore {
 
 impl SqliteStore {
     pub(super) fn new(tables: Tables, ballast: Ballast, lock: File) -> SqliteStore {
-        SqliteStore { tables, open: false, ballast, checkpointed: 0, alarmed: false, trim: Trim::default(), lock }
+        SqliteStore {
+            tables,
+            open: false,
+            ballast,
+            checkpointed: 0,
+            restart_from: limits::WAL_RESTART_BYTES,
+            alarmed: false,
+            trim: Trim::default(),
+            lock,
+        }
     }
 }
 
