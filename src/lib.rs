@@ -45,6 +45,8 @@ pub mod clock;
 
 pub mod meter;
 
+pub mod backlog;
+
 pub mod logging;
 
 pub mod metrics;

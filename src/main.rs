@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use commitcast::auth::Mode;
 use commitcast::clock::Clock;
 use commitcast::config::{Flags, Settings};
+use commitcast::dialect::Name;
 use commitcast::logging;
 use commitcast::server::{End, Server};
 
@@ -155,8 +157,9 @@ fn serve(flags: &Serve) -> ExitCode {
     for (address, listen) in server.addresses.iter().zip(&settings.listeners) {
         let names: Vec<&str> = listen.dialects.iter().map(|name| name.as_str()).collect();
         println!(
-            "listening on http://{address} ({}), durability {}, store {}",
+            "listening on http://{address} ({}), mode {}, durability {}, store {}",
             names.join(", "),
+            modes(&settings, &listen.dialects),
             settings.store.durability.as_str(),
             settings.store.path.display()
         );
@@ -179,6 +182,19 @@ fn serve(flags: &Serve) -> ExitCode {
             log::error!("ended because the store failed; the next start recovers it");
             ExitCode::from(EXIT_STORE)
         }
+    }
+}
+
+/// The mode of all, or of each where they differ.
+fn modes(settings: &Settings, dialects: &[Name]) -> String {
+    let mode = |name: &Name| match settings.policy(*name).mode {
+        Mode::Debug => "debug",
+        Mode::Token => "token",
+        Mode::Open => "open",
+    };
+    match dialects {
+        [first, rest @ ..] if rest.iter().all(|name| mode(name) == mode(first)) => mode(first).to_owned(),
+        several => several.iter().map(|name| format!("{}={}", name.as_str(), mode(name))).collect::<Vec<_>>().join(" "),
     }
 }
 

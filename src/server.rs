@@ -15,13 +15,17 @@ use arc_swap::ArcSwap;
 use mio::net::TcpStream;
 
 use crate::auth::Mode;
+use crate::backlog::Backlog;
 use crate::clock::Clock;
 use crate::config::{Durability, Live, Settings};
 use crate::dialect::{Env, FileTask, Name, documents};
 use crate::directory::Directory;
 use crate::files::{self, Scribe};
 use crate::guests::Guests;
-use crate::limits::{COMMIT_HANG, DESCRIPTORS_RESERVED, FILES_MAILBOX, REACTOR_MAILBOX, STORE_MAILBOX};
+use crate::limits::{
+    COMMIT_HANG, DESCRIPTORS_RESERVED, FILES_MAILBOX, REACTOR_MAILBOX, RESPONSE_BYTES_MAX, STORE_BYTES_MAX,
+    STORE_MAILBOX,
+};
 use crate::listener::{self, Listener};
 use crate::mailbox::{self, Mailbox};
 use crate::metrics::Metrics;
@@ -30,7 +34,7 @@ use crate::reactor::{self, Control, Inbound, Reactor};
 use crate::service::Status;
 use crate::store::reader::Reader;
 use crate::store::worker::{self, Ending, Worker};
-use crate::store::{Backlog, Pulse, Retention, sqlite};
+use crate::store::{Pulse, Retention, sqlite};
 
 /// Why the server could not start: each says whose fault it is.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +87,8 @@ impl Server {
         };
         let metrics = Arc::new(Metrics::default());
         let pulse = Arc::new(Pulse::default());
-        let backlog = Arc::new(Backlog::default());
+        let backlog = Arc::new(Backlog::new(STORE_BYTES_MAX));
+        let responses = Arc::new(Backlog::new(RESPONSE_BYTES_MAX));
         let status = Arc::new(Status::new(
             metrics.clone(),
             pulse.clone(),
@@ -188,6 +193,7 @@ impl Server {
                     readers: questions.clone(),
                     files: files_mailbox.clone(),
                     backlog: backlog.clone(),
+                    responses: responses.clone(),
                     directory: directory.clone(),
                     guests: guests.clone(),
                     env: env.clone(),

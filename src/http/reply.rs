@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use serde::Serialize;
 
+use super::Reject;
 use super::head::is_tchar;
-use super::{Reason, Reject};
 
 /// An answer to a request, without its framing.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,6 +68,8 @@ impl Response {
             .with_header("X-WebSocket-Reject-Reason", row.name);
         match row.status {
             401 => response = response.with_header("WWW-Authenticate", "Bearer"),
+            // Our own refusals of a method are all of an upgrade or of a page to be read; dialects answer for themselves.
+            405 => response = response.with_header("Allow", "GET, HEAD"),
             426 => {
                 response = response.with_header("Sec-WebSocket-Version", "13").with_header("Upgrade", "websocket");
             }
@@ -77,12 +79,6 @@ impl Response {
         response
     }
 
-    /// A refused method where it is known which ones would do, such as `GET, PUT`.
-    pub fn method_not_allowed(allow: &str, detail: impl Into<Cow<'static, str>>) -> Response {
-        Response::reject(&Reject::new(Reason::Method, detail)).with_header("Allow", allow)
-    }
-
-    #[must_use]
     pub fn with_header(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) -> Response {
         self.headers.push((name.into(), value.into()));
         self
@@ -278,7 +274,7 @@ mod tests {
 
     #[test]
     fn every_refusal_explains_itself() {
-        for reason in Reason::ALL {
+        for reason in crate::http::Reason::ALL {
             let row = reason.row();
             let response = Response::reject(&Reject::new(reason, "a \"quoted\"\r\nline\u{1}"));
             assert_eq!(response.status, row.status);
@@ -300,18 +296,13 @@ mod tests {
                 ("\r\nConnection: close, Upgrade\r\n".into(), row.status == 426),
                 ("\r\nSec-WebSocket-Version: 13\r\n".into(), row.status == 426),
                 ("\r\nUpgrade: websocket\r\n".into(), row.status == 426),
+                ("\r\nAllow: GET, HEAD\r\n".into(), row.status == 405),
                 ("\r\nRetry-After: 1\r\n".into(), matches!(row.status, 429 | 503)),
                 ("\r\nWWW-Authenticate: Bearer\r\n".into(), row.status == 401),
             ] {
                 assert_eq!(text.contains(&line), expected, "{line} in {text}");
             }
         }
-    }
-
-    #[test]
-    fn a_refused_method_names_the_others() {
-        let text = encoded(&Response::method_not_allowed("GET, PUT", "no"), KEEP);
-        assert!(text.starts_with("HTTP/1.1 405 Method Not Allowed\r\n") && text.contains("\r\nAllow: GET, PUT\r\n"));
     }
 
     #[test]

@@ -415,6 +415,17 @@ impl<P: Poller> Reactor<P> {
     }
 
     fn respond(&mut self, id: ConnId, response: &Response, framing: Framing) {
+        let Some(entry) = self.table.touch(id) else { return };
+        let weight = response.body.len();
+        let refusal;
+        let response = if self.wiring.responses.admit(weight) {
+            entry.response_bytes += weight;
+            response
+        } else {
+            let reject = Reject::new(Reason::StoreBusy, "too many responses wait for slow readers");
+            refusal = Response::reject(&reject);
+            &refusal
+        };
         let mut out = Vec::with_capacity(response.body.len() + 512);
         let with_cors;
         let response = match &framing.origin {

@@ -32,6 +32,7 @@ use arc_swap::ArcSwap;
 use self::deadlines::Deadlines;
 use self::poller::{Poller, Ready};
 use self::table::Table;
+use crate::backlog::Backlog;
 use crate::clock::{Clock, Mono, Wall};
 use crate::config::Live;
 use crate::dialect::{Env, FileTask, Name};
@@ -44,7 +45,7 @@ use crate::meter::Meter;
 use crate::metrics::Counts;
 use crate::room::Hub;
 use crate::service::Status;
-use crate::store::{Backlog, Job, Question};
+use crate::store::{Job, Question};
 
 /// How often a client whose operation found the store's queue full is tried again.
 const STARVED_PAUSE: Duration = Duration::from_millis(1);
@@ -59,6 +60,8 @@ pub struct Wiring<S> {
     pub readers: Mailbox<Question>,
     pub files: Option<Mailbox<FileTask>>,
     pub backlog: Arc<Backlog>,
+    /// HTTP responses that wait for slow readers.
+    pub responses: Arc<Backlog>,
     pub directory: Arc<Directory>,
     pub guests: Arc<Guests>,
     pub env: Arc<Env>,

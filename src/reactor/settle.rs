@@ -27,6 +27,9 @@ impl<P: Poller> Reactor<P> {
             true => std::mem::take(&mut entry.memberships),
             false => Memberships::None,
         };
+        if entry.conn.outbox.is_empty() {
+            self.wiring.responses.release(std::mem::take(&mut entry.response_bytes));
+        }
         let waiting = entry.conn.outbox.bytes();
         self.counts.outbox_bytes += waiting as i64 - entry.gauged as i64;
         entry.gauged = waiting;
@@ -69,6 +72,7 @@ impl<P: Poller> Reactor<P> {
                 self.wiring.directory.leave(receipt, self.wiring.index);
             }
         }
+        self.wiring.responses.release(entry.response_bytes);
         if let Some(place) = entry.guest.take() {
             self.wiring.guests.leave(place);
         }

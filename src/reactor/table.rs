@@ -36,6 +36,8 @@ pub struct Entry<T> {
     pub ended: bool,
     /// Its place among the connections of its address.
     pub guest: Option<Place>,
+    /// What its response takes of the budget for all, until it is written.
+    pub response_bytes: usize,
     /// What the gauge of waiting bytes holds of this one.
     pub gauged: usize,
     generation: u32,
@@ -114,6 +116,7 @@ impl<T> Table<T> {
             unread: false,
             ended: false,
             guest: None,
+            response_bytes: 0,
             gauged: 0,
             generation: self.generation,
             touched: true,

@@ -14,7 +14,6 @@
 //!
 //! Never here: a socket, a vocabulary (a dialect's code is called, not known).
 
-mod backlog;
 #[cfg(test)]
 mod behaviour;
 pub(crate) mod committed;
@@ -26,7 +25,6 @@ pub mod seam;
 pub mod sqlite;
 pub mod worker;
 
-pub use backlog::Backlog;
 pub use committed::{Committed, Page, Reset};
 pub use pulse::Pulse;
 pub use seam::{CommitError, Keep, Retention, Snapshots, Store};
@@ -44,7 +42,7 @@ pub struct Job {
     pub to: Option<ConnId>,
     pub asker: Asker,
     pub write: Box<Write>,
-    /// What it took of the [`Backlog`]; given back with its answer.
+    /// What it took of the [`crate::backlog::Backlog`]; given back with its answer.
     pub charged: usize,
 }
 

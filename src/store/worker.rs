@@ -14,7 +14,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::queue::Queue;
-use super::{Answer, Backlog, CommitError, Committed, Delivery, Job, Pulse, Retention, Store};
+use super::{Answer, CommitError, Committed, Delivery, Job, Pulse, Retention, Store};
+use crate::backlog::Backlog;
 use crate::clock::{Clock, Mono, Wall};
 use crate::dialect::{self, Applied, Env, Failure, FileTask, Signal};
 use crate::directory::Directory;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
+use commitcast::backlog::Backlog;
 use commitcast::clock::{Clock, Wall};
 use commitcast::config::{Flags, Settings};
 use commitcast::dialect::{Env, Name, documents};
@@ -21,7 +22,7 @@ use commitcast::service::Status;
 use commitcast::store::memory::{Faults, MemoryStore, Outcome};
 use commitcast::store::reader::Reader;
 use commitcast::store::worker::{self, Worker};
-use commitcast::store::{Backlog, Pulse, Retention};
+use commitcast::store::{Pulse, Retention};
 use jiff::civil::DateTime;
 use jiff::tz::{Offset, TimeZone};
 use mio::net::TcpStream;
@@ -499,7 +500,7 @@ impl Faulty {
 
         let directory = Arc::new(Directory::default());
         let (metrics, pulse) = (Arc::new(Metrics::default()), Arc::new(Pulse::default()));
-        let backlog = Arc::new(Backlog::default());
+        let backlog = Arc::new(Backlog::new(1 << 28));
         let status = Arc::new(Status::new(metrics.clone(), pulse.clone(), "full", "debug"));
         let (jobs, jobs_inbox) = mailbox::channel(64);
         let (questions, questions_inbox) = mailbox::channel(64);
@@ -532,6 +533,7 @@ impl Faulty {
                 files: None,
                 directory,
                 backlog: backlog.clone(),
+                responses: backlog.clone(),
                 guests: Arc::new(Guests::default()),
                 env,
                 clock,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use commitcast::backlog::Backlog;
 use commitcast::clock::{Clock, Mono, Wall};
 use commitcast::dialect::{self, Asker, Change, Env, Name, Reply, Write, documents};
 use commitcast::directory::Directory;
@@ -12,7 +13,7 @@ use commitcast::mailbox::{self, Inbox, Mailbox};
 use commitcast::model::{RowsError, Transaction};
 use commitcast::store::memory::{Faults, MemoryStore, Outcome};
 use commitcast::store::worker::{Ending, Turn, Wiring, Worker};
-use commitcast::store::{Backlog, CommitError, Delivery, Job, Retention, Store};
+use commitcast::store::{CommitError, Delivery, Job, Retention, Store};
 
 const ASKER: ConnId = ConnId { reactor: 0, slot: 3, generation: 1 };
 
@@ -56,7 +57,7 @@ impl Stage {
         for name in ["a", "b", "c"] {
             let _receipt = directory.enter(&documents::room_of(&format!("d/{name}")), 0, Name::Documents.bit());
         }
-        let backlog = Arc::new(Backlog::default());
+        let backlog = Arc::new(Backlog::new(1 << 28));
         let wiring = Wiring {
             inbox,
             reactors: vec![reactor],
@@ -237,7 +238,7 @@ fn a_store_that_breaks_while_tidying_is_told_to_the_reactors() {
         clock: Clock::system(),
         metrics: Arc::default(),
         pulse: Arc::default(),
-        backlog: Arc::default(),
+        backlog: Arc::new(Backlog::new(1 << 28)),
         retention: Arc::new(ArcSwap::from_pointee(Retention::default())),
     };
     let worker = Worker::new(Rotten, wiring);

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use commitcast::backlog::Backlog;
 use commitcast::clock::{Clock, Mono, Wall};
 use commitcast::config::{Flags, Settings};
 use commitcast::dialect::{Env, Name, documents};
@@ -27,7 +28,7 @@ use commitcast::service::Status;
 use commitcast::store::memory::{Faults, MemorySnapshots, MemoryStore, Outcome};
 use commitcast::store::reader::Reader;
 use commitcast::store::worker::{self, Turn, Worker};
-use commitcast::store::{Backlog, Pulse, Retention};
+use commitcast::store::{Pulse, Retention};
 
 use self::client::{Answer, Client, Op, View};
 use self::net::{Dice, SimPoller, SimSocket, lock};
@@ -92,7 +93,7 @@ fn start(
     let directory = Arc::new(Directory::default());
     let metrics = Arc::new(Metrics::default());
     let pulse = Arc::new(Pulse::default());
-    let backlog = Arc::new(Backlog::default());
+    let backlog = Arc::new(Backlog::new(1 << 28));
     let status = Arc::new(Status::new(metrics.clone(), pulse.clone(), "full", "debug"));
     let (jobs, jobs_inbox) = mailbox::channel(64);
     let (questions, questions_inbox) = mailbox::channel(64);
@@ -137,6 +138,7 @@ fn start(
                     readers: questions.clone(),
                     files: None,
                     backlog: backlog.clone(),
+                    responses: backlog.clone(),
                     directory: directory.clone(),
                     guests: Arc::new(Guests::default()),
                     env: env.clone(),
