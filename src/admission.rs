@@ -7,7 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::auth::{self, Credential, Mode, Principal, Shown, peer};
+use crate::auth::{self, Mode, Principal, Shown, peer};
 use crate::clock::{Mono, Wall};
 use crate::config::{Live, Style};
 use crate::dialect::{self, Name, Route, Target};
@@ -76,11 +76,13 @@ pub struct Refused {
     pub reject: Reject,
     /// The handshake itself is sound, and the dialect refuses by accepting and closing: this is the accept value.
     pub accept: Option<[u8; 28]>,
+    /// The subprotocol to choose with it.
+    pub protocol: Option<String>,
 }
 
 impl From<Reject> for Refused {
     fn from(reject: Reject) -> Refused {
-        Refused { reject, accept: None }
+        Refused { reject, accept: None, protocol: None }
     }
 }
 
@@ -114,8 +116,10 @@ fn misnamed(head: &Head<'_>, door: &Door<'_>, reject: Reject) -> Refused {
     let name = Name::Documents;
     let closes =
         reject.reason == Reason::BadPromptId && door.dialects.contains(&name) && door.live.refuse(name) == Style::Close;
-    let accept = if closes { upgrade::check(head).ok().map(|upgrade| upgrade.accept) } else { None };
-    Refused { reject, accept }
+    let sound = if closes { upgrade::check(head).ok() } else { None };
+    let protocol = sound.as_ref().and_then(|upgrade| chosen_protocol(&upgrade.protocols));
+    let accept = sound.map(|upgrade| upgrade.accept);
+    Refused { reject, accept, protocol }
 }
 
 fn service(path: &str) -> Option<Service> {
@@ -143,12 +147,16 @@ fn socket(
     let upgrade = upgrade::check(head)?;
     let name = target.dialect();
     let close_style = door.live.refuse(name) == Style::Close;
-    let in_style = |reject: Reject| Refused { reject, accept: close_style.then_some(upgrade.accept) };
+    let protocol = chosen_protocol(&upgrade.protocols);
+    let in_style = |reject: Reject| Refused {
+        reject,
+        accept: close_style.then_some(upgrade.accept),
+        protocol: protocol.clone().filter(|_| close_style),
+    };
     if let Some(reason) = door.refusing {
         return Err(in_style(Reject::new(reason, "the server is shutting down")));
     }
     let principal = identify(head, door, client, name, origin).map_err(in_style)?;
-    let protocol = chosen_protocol(&upgrade.protocols, principal.via);
     let mode = door.live.policy(name).mode;
     Ok(Socket {
         target,
@@ -161,13 +169,13 @@ fn socket(
     })
 }
 
-/// A browser drops a connection on which none of its offered subprotocols was chosen; the originals never chose one. The
-/// one that carries the token is chosen only when nothing else was on offer.
-fn chosen_protocol(offered: &[&str], via: Credential) -> Option<String> {
-    match (via, offered) {
-        (Credential::Protocol(0), [token]) => Some((*token).to_owned()),
-        _ => None,
-    }
+/// A browser drops a connection on which none of its offered subprotocols was chosen, and then shows no close code either;
+/// the originals never chose one. So where one carries a token, good or bad, one is chosen: the first of the others, so that
+/// the token is not sent back, or else the token's own.
+fn chosen_protocol(offered: &[&str]) -> Option<String> {
+    let carries_a_token = |protocol: &&&str| protocol.starts_with("bearer.");
+    let token = offered.iter().find(carries_a_token)?;
+    Some((*offered.iter().find(|protocol| !carries_a_token(protocol)).unwrap_or(token)).to_owned())
 }
 
 fn endpoint(
@@ -314,6 +322,19 @@ mod tests {
             assert_eq!(decide_on(TOKEN_MODE, &get(path, UPGRADE), Some(Reason::Draining)), expected);
             let post = format!("POST {path} HTTP/1.1\r\nHost: a\r\n");
             assert_eq!(decide_on("", &post, None), "method");
+        }
+    }
+
+    #[test]
+    fn a_subprotocol_is_chosen_where_one_carries_the_token() {
+        for (offered, chosen) in [
+            (&[][..], None),
+            (&["app.v1"], None),
+            (&["bearer.x"], Some("bearer.x")),
+            (&["app.v1", "bearer.x"], Some("app.v1")),
+            (&["bearer.x", "app.v1"], Some("app.v1")),
+        ] {
+            assert_eq!(chosen_protocol(offered).as_deref(), chosen, "{offered:?}");
         }
     }
 

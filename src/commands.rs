@@ -36,8 +36,10 @@ pub struct TokenArguments {
     /// A grant as `PATTERN=verb,verb`, such as `doc:*=read,write`; may be repeated. None: the server's default rights.
     #[arg(long = "room", value_name = "PATTERN=VERBS")]
     rooms: Vec<String>,
+    /// The claim `aud`, where the server asks for one.
     #[arg(long)]
     audience: Option<String>,
+    /// The claim `iss`, where the server asks for one.
     #[arg(long)]
     issuer: Option<String>,
 }
@@ -128,7 +130,8 @@ pub fn explain(arguments: &ExplainArguments) -> ExitCode {
     };
     let decision = admission::decide(&parsed, &door);
     println!("client   {}", decision.client);
-    println!("origin   {}", decision.origin.as_deref().unwrap_or("(none)"));
+    let shown = arguments.origin.as_deref();
+    println!("origin   {}", decision.origin.as_deref().or(shown).unwrap_or("(none)"));
     match decision.outcome {
         Ok(Admitted::Socket(socket)) => {
             println!("accepted 101, dialect {}, target {:?}", socket.target.dialect().as_str(), socket.target);

@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
 
 use commitcast::auth::Mode;
 use commitcast::clock::Clock;
-use commitcast::config::{Flags, Settings};
+use commitcast::config::{ConfigError, Flags, Settings};
 use commitcast::dialect::Name;
 use commitcast::logging;
 use commitcast::server::{End, Server};
@@ -74,6 +74,13 @@ struct Serve {
 
 impl Serve {
     fn settings(&self) -> Result<Settings, ExitCode> {
+        self.build().map_err(|error| {
+            eprintln!("{error}");
+            ExitCode::from(EXIT_CONFIG)
+        })
+    }
+
+    fn build(&self) -> Result<Settings, ConfigError> {
         let flags = Flags {
             config: self.config.clone(),
             listen: self.listen.clone(),
@@ -88,10 +95,7 @@ impl Serve {
         let variables =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         let read = |path: &Path| -> io::Result<String> { std::fs::read_to_string(path) };
-        Settings::build(&flags, variables, read).map_err(|error| {
-            eprintln!("{error}");
-            ExitCode::from(EXIT_CONFIG)
-        })
+        Settings::build(&flags, variables, read)
     }
 }
 
@@ -212,7 +216,7 @@ fn wait(flags: &Serve, settings: &Settings, server: &Server, signals: &Signals) 
             continue;
         }
         reloads = asked;
-        match flags.settings().map_err(|_| "see above".to_owned()).and_then(|new| {
+        match flags.build().map_err(|error| error.to_string()).and_then(|new| {
             let live = settings.reload(&new).map_err(|error| error.to_string())?;
             Ok((live, settings.needs_restart(&new)))
         }) {

@@ -57,7 +57,7 @@ impl<P: Poller> Reactor<P> {
                         Err(reject) => {
                             self.log_refusal(id, decision.client, &target, &reject);
                             match socket.close_style {
-                                true => self.accept_and_close(id, &socket.accept, &reject),
+                                true => self.accept_and_close(id, &socket.accept, socket.protocol.as_deref(), &reject),
                                 false => {
                                     let framing = Framing { keep_alive: false, ..framing };
                                     self.respond(id, &Response::reject(&reject), framing);
@@ -89,7 +89,7 @@ impl<P: Poller> Reactor<P> {
                 }
                 self.log_refusal(id, decision.client, &target, &refused.reject);
                 match refused.accept {
-                    Some(accept) => self.accept_and_close(id, &accept, &refused.reject),
+                    Some(accept) => self.accept_and_close(id, &accept, refused.protocol.as_deref(), &refused.reject),
                     // A refused handshake is the end of the connection: what follows is never read as a request.
                     None => self.respond(
                         id,
@@ -465,7 +465,7 @@ impl<P: Poller> Reactor<P> {
                     Some(handshake) => {
                         self.log_refusal(id, client, &handshake.target, reject);
                         if handshake.close_style {
-                            self.accept_and_close(id, &handshake.accept, reject);
+                            self.accept_and_close(id, &handshake.accept, handshake.protocol.as_deref(), reject);
                         } else {
                             self.respond(id, &Response::reject(reject), framing);
                         }
@@ -483,9 +483,9 @@ impl<P: Poller> Reactor<P> {
     }
 
     /// Browsers cannot read a refused handshake, so it is accepted and closed with the documented code.
-    fn accept_and_close(&mut self, id: ConnId, accept: &[u8], reject: &Reject) {
+    fn accept_and_close(&mut self, id: ConnId, accept: &[u8], protocol: Option<&str>, reject: &Reject) {
         let mut out = Vec::with_capacity(256);
-        reply::switching(&mut out, accept, None);
+        reply::switching(&mut out, accept, protocol);
         let close = Close::refusing(reject);
         ws::frame::put_close(&mut out, Some(&close));
         self.queue(id, out.into());
