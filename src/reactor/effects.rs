@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::Reactor;
 use super::poller::Poller;
-use crate::admission::{self, Admitted, Door, Socket};
+use crate::admission::{self, Admitted, Door, Refused, Socket};
 use crate::auth;
 use crate::auth::redact::redact_target;
 use crate::auth::rights::Verb;
@@ -47,28 +47,16 @@ impl<P: Poller> Reactor<P> {
         match decision.outcome {
             Ok(Admitted::Socket(_)) if early > EARLY_BYTES_MAX => {
                 let reject = Reject::new(Reason::EarlyData, format!("{early} bytes came behind the handshake"));
-                self.log_refusal(id, decision.client, &target, &reject);
-                self.respond(id, &Response::reject(&reject), Framing { keep_alive: false, ..framing });
+                self.refuse_request(id, &target, &reject.into(), framing);
             }
-            Ok(Admitted::Socket(socket)) => {
-                if socket.is_guest {
-                    match self.wiring.guests.enter(decision.client, &self.live.limits, self.now.0) {
-                        Ok(place) => entry.guest = Some(place),
-                        Err(reject) => {
-                            self.log_refusal(id, decision.client, &target, &reject);
-                            match socket.close_style {
-                                true => self.accept_and_close(id, &socket.accept, socket.protocol.as_deref(), &reject),
-                                false => {
-                                    let framing = Framing { keep_alive: false, ..framing };
-                                    self.respond(id, &Response::reject(&reject), framing);
-                                }
-                            }
-                            return;
-                        }
-                    }
+            Ok(Admitted::Socket(socket)) => match self.seat(id, &socket) {
+                Ok(()) => self.open_socket(id, *socket, framing, &target),
+                Err(reject) => {
+                    let accept = socket.close_style.then_some(socket.accept);
+                    let refused = Refused { reject, accept, protocol: socket.protocol };
+                    self.refuse_request(id, &target, &refused, framing);
                 }
-                self.open_socket(id, *socket, framing, &target);
-            }
+            },
             Ok(Admitted::Service(service)) => {
                 let response = self.wiring.status.answer(service, self.now);
                 self.respond(id, &response, framing);
@@ -83,21 +71,29 @@ impl<P: Poller> Reactor<P> {
                 let intent = dialect::endpoint(name, head, body, &decision.client.to_string(), &self.wiring.env);
                 self.take_on(id, intent, &mut Vec::new());
             }
-            Err(refused) => {
-                if auth::is_guess(&refused.reject) && !decision.client.is_loopback() {
-                    self.wiring.guests.failed(decision.client, self.now.0);
-                }
-                self.log_refusal(id, decision.client, &target, &refused.reject);
-                match refused.accept {
-                    Some(accept) => self.accept_and_close(id, &accept, refused.protocol.as_deref(), &refused.reject),
-                    // A refused handshake is the end of the connection: what follows is never read as a request.
-                    None => self.respond(
-                        id,
-                        &Response::reject(&refused.reject),
-                        Framing { keep_alive: framing.keep_alive && !head.wants_upgrade(), ..framing },
-                    ),
-                }
-            }
+            Err(refused) => self.refuse_request(id, &target, &refused, framing),
+        }
+    }
+
+    /// Takes a place among the connections of its address, where addresses have accounts.
+    fn seat(&mut self, id: ConnId, socket: &Socket) -> Result<(), Reject> {
+        let Some(entry) = self.table.touch(id) else { return Ok(()) };
+        if socket.is_guest {
+            entry.guest = Some(self.wiring.guests.enter(entry.client, &self.live.limits, self.now.0)?);
+        }
+        Ok(())
+    }
+
+    fn refuse_request(&mut self, id: ConnId, target: &str, refused: &Refused, framing: Framing) {
+        let Some(entry) = self.table.peek(id) else { return };
+        let client = entry.client;
+        if auth::is_guess(&refused.reject) && !client.is_loopback() {
+            self.wiring.guests.failed(client, self.now.0);
+        }
+        self.log_refusal(id, client, target, &refused.reject);
+        match refused.accept {
+            Some(accept) => self.accept_and_close(id, &accept, refused.protocol.as_deref(), &refused.reject),
+            None => self.respond(id, &Response::reject(&refused.reject), framing),
         }
     }
 
