@@ -169,6 +169,7 @@ fn serve(flags: &Serve) -> ExitCode {
         );
         log::info!(address = address.to_string().as_str(), dialects = names.join(",").as_str(); "startup complete, listening");
     }
+    warn_of_open_doors(&settings);
     wait(flags, &settings, &server, &signals);
     let hurried = || signals.terminations() > 1;
     server.refuse_newcomers();
@@ -186,6 +187,16 @@ fn serve(flags: &Serve) -> ExitCode {
             log::error!("ended because the store failed; the next start recovers it");
             ExitCode::from(EXIT_STORE)
         }
+    }
+}
+
+/// Without tokens the page's origin is all that stands between a developer's prompts and any page he visits. The originals
+/// let every page in and their clients count on it (CONTRACT.md 5.5), so it is the default, and said aloud.
+fn warn_of_open_doors(settings: &Settings) {
+    let served = |name: &Name| settings.listeners.iter().any(|listen| listen.dialects.contains(name));
+    let open = |name: &Name| settings.policy(*name).mode != Mode::Token && settings.origins(*name).allows_all();
+    if Name::ALL.iter().any(|name| served(name) && open(name)) {
+        log::info!("every web page may connect without a token: list the pages that should in origins.allow");
     }
 }
 
