@@ -160,8 +160,6 @@ pub enum Step<'a> {
     },
     Reject(Reject),
     Intent(Intent),
-    /// The peer closed with this code (1005: with none); its close was answered.
-    PeerClosed(u16),
     /// The peer broke the protocol: close with this.
     Fault(Close),
 }
@@ -630,8 +628,8 @@ impl Open {
             }
             Some(Message::Pong(_)) => Step::Handled(Spent::Control),
             Some(Message::Close(close)) => {
-                ws::frame::put_close(out, Close::echo(close).as_ref());
-                Step::PeerClosed(close.map_or(1005, |(code, _)| code.into()))
+                let code = close.map_or(1005, |(code, _)| code.into());
+                Step::Intent(Intent::Farewell { echo: Close::echo(close), code })
             }
         };
         // Or a connection at rest would keep the buffer of its last message.

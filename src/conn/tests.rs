@@ -232,7 +232,7 @@ proptest! {
                     while used < bytes.len() && conn.accepts(&limits) {
                         let (step_used, step) = conn.next(&mut bytes[used..], &limits, now, &mut out);
                         let end = matches!(step, Step::More);
-                        let over = matches!(step, Step::Reject(_) | Step::Fault(_) | Step::PeerClosed(_));
+                        let over = matches!(step, Step::Reject(_) | Step::Fault(_) | Step::Intent(Intent::Farewell { .. }));
                         used += step_used;
                         prop_assert!(used <= bytes.len());
                         if over {

@@ -131,6 +131,12 @@ pub enum Intent {
     Write(Box<Write>),
     /// Rescan the document directories, then answer.
     Reload,
+    /// The peer closes with this code (1005: with none). It takes its turn like any other message, so that whoever sends
+    /// an edit and a close in one packet is still told what became of the edit.
+    Farewell {
+        echo: Option<ws::Close>,
+        code: u16,
+    },
 }
 
 /// A question to one consistent snapshot.

@@ -156,6 +156,11 @@ impl<P: Poller> Reactor<P> {
                 self.emit(id, out);
                 self.close_with(id, Close::DONE);
             }
+            Intent::Farewell { echo, code } if entry.conn.may_reply() => {
+                ws::frame::put_close(out, echo.as_ref());
+                self.emit(id, out);
+                self.note_close(id, code, "by the peer");
+            }
             Intent::Respond(response) => self.answer_request(id, &response),
             Intent::Read(read) if entry.conn.may_reply() => self.ask(id, read),
             Intent::Write(write) if entry.conn.may_write() => {

@@ -180,10 +180,6 @@ impl<P: Poller> Reactor<P> {
                     self.take_request(id, &head, body, early);
                 }
                 Step::Reject(reject) => self.turn_away(id, &reject),
-                Step::PeerClosed(code) => {
-                    self.emit(id, out);
-                    self.note_close(id, code, "by the peer");
-                }
                 Step::Fault(close) => {
                     self.emit(id, out);
                     self.close_with(id, close);

@@ -1065,7 +1065,9 @@ mod tests {
             }
             let (messages, verdict) = decode(&pieces(&stream, &sizes), PEER_BOUNDS);
             let (mut theirs, mut refused) = peer(&stream);
-            if verdict == Some(Fault::LengthNotMinimal) {
+            // A control frame that announces a longer length field is too long at once; tungstenite reads on, and may find a
+            // length there that is not minimal.
+            if matches!(verdict, Some(Fault::LengthNotMinimal | Fault::ControlTooLong)) {
                 prop_assert!(theirs.starts_with(&messages));
                 return Ok(());
             }

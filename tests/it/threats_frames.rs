@@ -254,6 +254,20 @@ fn row_52_nothing_behind_a_close_is_heard_and_the_socket_ends() {
     assert_eq!(house.content("d/p"), "x");
 }
 
+/// A script that edits and leaves sends both in one packet; it used to be sent away before the commit had answered.
+#[test]
+fn an_edit_in_one_packet_with_a_close_is_still_answered() {
+    let house = house("");
+    for round in 0..50 {
+        let mut wire = house.join("d/p", "");
+        let content = format!("last words {round}");
+        wire.send([update(&content), close(1000, "bye")].concat());
+        assert_update_is(&wire.json(), true);
+        assert_eq!(wire.expect_close("the echo behind the answer", 1000), "bye");
+        assert_eq!(house.content("d/p"), content);
+    }
+}
+
 #[test]
 fn row_54_pongs_nobody_asked_for_are_ignored() {
     let house = House::open("");
