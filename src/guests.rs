@@ -48,7 +48,7 @@ struct Account {
 pub struct Place(IpAddr);
 
 impl Guests {
-    /// Takes a place for a handshake of `client`, before its token is looked at.
+    /// Takes a place for a handshake of `client` that the door has let in.
     pub fn enter(&self, client: IpAddr, limits: &Limits, now: Mono) -> Result<Place, Reject> {
         let guest = guest_of(client);
         let mut accounts = self.accounts.lock();

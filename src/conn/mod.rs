@@ -546,11 +546,6 @@ impl Connection {
         self.open().and_then(|open| open.expires).is_some_and(|expires| expires <= wall.unix_seconds())
     }
 
-    /// What the log line of a refusal or a close says of it.
-    pub fn age(&self, now: Mono) -> Duration {
-        now.since(self.since)
-    }
-
     #[cfg(any(test, debug_assertions))]
     pub fn check_invariants(&self) {
         self.outbox.check_invariants();

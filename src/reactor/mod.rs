@@ -196,14 +196,6 @@ impl<P: Poller> Reactor<P> {
         self.wiring.status.metrics.loop_lag.observe(took.as_secs_f64());
     }
 
-    pub fn connections(&self) -> usize {
-        self.table.len()
-    }
-
-    pub fn members(&self) -> usize {
-        self.hub.members()
-    }
-
     /// For the simulation, after every turn.
     #[cfg(any(test, debug_assertions))]
     pub fn check_invariants(&self) {

@@ -381,14 +381,6 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
             }
         }
     }
-
-    pub fn into_store(self) -> S {
-        self.store
-    }
-
-    pub fn store_mut(&mut self) -> &mut S {
-        &mut self.store
-    }
 }
 
 /// Why a worker ended.
