@@ -7,7 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::auth::{self, Mode, Principal, Shown, peer};
+use crate::auth::{self, ApiKey, Mode, Principal, Shown, peer};
 use crate::clock::{Mono, Wall};
 use crate::config::{Live, Style};
 use crate::dialect::{self, Name, Route, Target};
@@ -43,8 +43,10 @@ pub enum Admitted {
     Service(Service),
     /// The page may ask; nothing is done yet.
     Preflight,
-    /// For this user.
-    Endpoint(Name, Arc<str>),
+    /// For this user; `true` when a credential had to show who it is.
+    Endpoint(Name, Arc<str>, bool),
+    /// For the backend with this key.
+    Backend(Arc<ApiKey>),
     Socket(Box<Socket>),
 }
 
@@ -52,6 +54,12 @@ pub enum Admitted {
 pub struct Socket {
     pub target: Target,
     pub principal: Principal,
+    /// A credential had to show who it is.
+    pub verified: bool,
+    /// Nobody yet: it is to show its credential in its first message.
+    pub nobody: bool,
+    /// Of a backend.
+    pub key: Option<Arc<ApiKey>>,
     pub accept: [u8; 28],
     /// The subprotocol to choose.
     pub protocol: Option<String>,
@@ -100,13 +108,14 @@ fn judge(head: &Head<'_>, door: &Door<'_>, client: IpAddr, origin: &mut Option<S
             _ => Err(Reject::new(Reason::Method, "this endpoint answers GET").into()),
         };
     }
-    let route = dialect::route(head.path).map_err(|reject| misnamed(head, door, reject))?;
+    let route = dialect::route(head.path, head.query, door.dialects).map_err(|reject| misnamed(head, door, reject))?;
     let served = |name: Name| door.dialects.contains(&name);
     match route {
         Some(Route::Socket(target)) if served(target.dialect()) && debug_if_needed(&target, door) => {
             socket(head, door, client, target, origin).map(|socket| Admitted::Socket(Box::new(socket)))
         }
         Some(Route::Endpoint(name)) if served(name) => endpoint(head, door, client, name, origin),
+        Some(Route::Backend) if served(Name::Native) => backend(head, door, client, origin),
         _ => Err(Reject::new(Reason::UnknownPath, format!("nothing is served at {}", shown_path(head.path))).into()),
     }
 }
@@ -156,11 +165,23 @@ fn socket(
     if let Some(reason) = door.refusing {
         return Err(in_style(Reject::new(reason, "the server is shutting down")));
     }
-    let principal = identify(head, door, client, name, origin).map_err(in_style)?;
     let mode = door.live.policy(name).mode;
+    let (principal, key, nobody) = if target == Target::Backend {
+        let key = identify_backend(head, door, client, origin).map_err(in_style)?;
+        (auth::principal_of(&key), Some(key), false)
+    } else if target == Target::Native && shows_nothing(head, door) {
+        // It may show its token in its first message, as browsers can show one nowhere else; until then it has no right.
+        judge_origin(head, door, name, false, origin).map_err(in_style)?;
+        (auth::nobody(), None, true)
+    } else {
+        (identify(head, door, client, name, origin).map_err(in_style)?, None, false)
+    };
     Ok(Socket {
         target,
         principal,
+        verified: mode == Mode::Token,
+        nobody,
+        key,
         accept: upgrade.accept,
         protocol,
         close_style,
@@ -190,23 +211,73 @@ fn endpoint(
         log::debug!("an upgrade was asked of the endpoint {}", shown_path(head.path));
     }
     if cors::is_preflight(head) {
-        let allowed = door.live.origins(name).check(head.header_all("origin"), false)?;
-        *origin = allowed.map(|origin| origin.as_str().to_owned());
+        judge_origin(head, door, name, false, origin)?;
         return Ok(Admitted::Preflight);
     }
     if let Some(reason) = door.refusing {
         return Err(Reject::new(reason, "the server is shutting down").into());
     }
     let principal = identify(head, door, client, name, origin)?;
-    let verb = dialect::verb(name, head);
+    let (rooms, verb) = dialect::endpoint_needs(name, head);
     // A request names a prompt by any of its spellings, and which room that is only the store knows. So over HTTP the
     // right must cover all of them; sockets are judged by their canonical room.
-    let rooms = dialect::all_rooms(name);
     if !principal.rights.allows(rooms, verb) {
         let detail = format!("{} on {rooms} is not granted", verb.as_str());
         return Err(Reject::new(Reason::Forbidden, detail).into());
     }
-    Ok(Admitted::Endpoint(name, principal.user))
+    let verified = door.live.policy(name).mode == Mode::Token;
+    Ok(Admitted::Endpoint(name, principal.user, verified))
+}
+
+/// A request of the backend protocol. What its key may do is judged request by request.
+fn backend(head: &Head<'_>, door: &Door<'_>, client: IpAddr, origin: &mut Option<String>) -> Result<Admitted, Refused> {
+    if cors::is_preflight(head) {
+        judge_origin(head, door, Name::Native, false, origin)?;
+        return Ok(Admitted::Preflight);
+    }
+    if let Some(reason) = door.refusing {
+        return Err(Reject::new(reason, "the server is shutting down").into());
+    }
+    Ok(Admitted::Backend(identify_backend(head, door, client, origin)?))
+}
+
+/// In debug and open mode without any key configured, everybody on the listener is the backend.
+fn identify_backend(
+    head: &Head<'_>,
+    door: &Door<'_>,
+    client: IpAddr,
+    origin: &mut Option<String>,
+) -> Result<Arc<ApiKey>, Reject> {
+    let policy = door.live.policy(Name::Native);
+    judge_origin(head, door, Name::Native, false, origin)?;
+    bar_guessers(door, policy.mode, client)?;
+    auth::backend(policy, &Shown::of(head, policy))
+}
+
+/// Token mode, and no credential of any kind on a native socket.
+fn shows_nothing(head: &Head<'_>, door: &Door<'_>) -> bool {
+    let policy = door.live.policy(Name::Native);
+    policy.mode == Mode::Token && Shown::of(head, policy).is_empty()
+}
+
+fn judge_origin(
+    head: &Head<'_>,
+    door: &Door<'_>,
+    name: Name,
+    only_cookie: bool,
+    origin: &mut Option<String>,
+) -> Result<(), Reject> {
+    let allowed = door.live.origins(name).check(head.header_all("origin"), only_cookie)?;
+    *origin = allowed.map(|origin| origin.as_str().to_owned());
+    Ok(())
+}
+
+fn bar_guessers(door: &Door<'_>, mode: Mode, client: IpAddr) -> Result<(), Reject> {
+    let barred = |(guests, now): (&Guests, Mono)| guests.is_barred(client, now);
+    if is_guest(mode, client) && door.guests.is_some_and(barred) {
+        return Err(Reject::new(Reason::TooManyRequests, "too many wrong tokens from this address"));
+    }
+    Ok(())
 }
 
 /// Whose address has an account (guests.rs).
@@ -224,12 +295,8 @@ fn identify(
 ) -> Result<Principal, Reject> {
     let policy = door.live.policy(name);
     let shown = Shown::of(head, policy);
-    let allowed = door.live.origins(name).check(head.header_all("origin"), shown.has_only_cookie())?;
-    *origin = allowed.map(|origin| origin.as_str().to_owned());
-    let barred = |(guests, now): (&Guests, Mono)| guests.is_barred(client, now);
-    if is_guest(policy.mode, client) && door.guests.is_some_and(barred) {
-        return Err(Reject::new(Reason::TooManyRequests, "too many wrong tokens from this address"));
-    }
+    judge_origin(head, door, name, shown.has_only_cookie(), origin)?;
+    bar_guessers(door, policy.mode, client)?;
     auth::authenticate(policy, &shown, peer::is_trusted(door.peer.ip(), &door.live.trusted), door.now)
 }
 
@@ -273,7 +340,8 @@ mod tests {
             Ok(Admitted::Socket(socket)) => {
                 format!("socket {:?} as {}", socket.target.dialect(), socket.principal.user)
             }
-            Ok(Admitted::Endpoint(name, user)) => format!("endpoint {name:?} as {user}"),
+            Ok(Admitted::Backend(key)) => format!("backend {}", key.name),
+            Ok(Admitted::Endpoint(name, user, _)) => format!("endpoint {name:?} as {user}"),
             Ok(other) => format!("{other:?}"),
             Err(refused) => format!("{}{}", refused.reject.row().name, if refused.accept.is_some() { "+" } else { "" }),
         }

@@ -215,7 +215,7 @@ pub fn import(arguments: &ImportArguments) -> ExitCode {
     for skipped in &scan.skipped {
         eprintln!("passed over: {skipped}");
     }
-    let env = Env { documents: documents::Env { roots } };
+    let env = Env { documents: documents::Env { roots }, ..Env::default() };
     let passed_over = scan.skipped.len();
     match files::load(&mut opened.store, scan.files, &env, Clock::system().wall()) {
         Ok(count) => {

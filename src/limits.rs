@@ -101,6 +101,9 @@ pub const TRIM_OPERATIONS: usize = 1024;
 /// Rooms remembered as grown since the last trim; the rotation finds the rest.
 pub const TRIM_GROWN_MAX: usize = 4096;
 
+/// How long the list of a reactor's connections is waited for.
+pub const CENSUS_WAIT: Duration = Duration::from_secs(2);
+
 /// Events of one page read from the log (PROMISES.md 5.1: at most 500).
 pub const PAGE_EVENTS_MAX: usize = 500;
 /// Bytes of one page; passed by at most one event, since a page holds at least one.

@@ -17,7 +17,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, TrySendError, bounded};
+
+/// The plain end of a one-off answer between threads, without a bell.
+pub use crossbeam_channel::Sender;
 
 /// The queue was full; here is the item again.
 #[derive(Debug)]
@@ -104,6 +107,11 @@ impl<T> Mailbox<T> {
     pub fn is_empty(&self) -> bool {
         self.sender.is_empty()
     }
+}
+
+/// A channel for one-off answers between threads: no bell, at most `bound` of them.
+pub fn plain<T>(bound: usize) -> (Sender<T>, Receiver<T>) {
+    bounded(bound)
 }
 
 /// The reading end. Clones share one queue (the readers' pool).

@@ -18,7 +18,7 @@ use crate::auth::Mode;
 use crate::backlog::Backlog;
 use crate::clock::Clock;
 use crate::config::{Durability, Live, Settings};
-use crate::dialect::{Env, FileTask, Name, documents};
+use crate::dialect::{Env, FileTask, Name, agents, documents};
 use crate::directory::Directory;
 use crate::files::{self, Scribe};
 use crate::guests::Guests;
@@ -98,7 +98,13 @@ impl Server {
             },
             environment(&live),
         ));
-        let env = Arc::new(Env { documents: documents::Env { roots: settings.documents.directories.clone() } });
+        let directory = Arc::new(Directory::default());
+        let env = Arc::new(Env {
+            documents: documents::Env { roots: settings.documents.directories.clone() },
+            agents: agents::Env::default(),
+            directory: directory.clone(),
+            attached: Arc::default(),
+        });
         let sqlite::Opened { mut store, readers: factory, .. } = sqlite::open(&settings.store.path, durability)?;
 
         let scan = files::scan(&settings.documents.directories);
@@ -110,7 +116,6 @@ impl Server {
             log::info!("{count} Markdown files read from {}", settings.documents.directories.join(", "));
         }
 
-        let directory = Arc::new(Directory::default());
         let guests = Arc::new(Guests::default());
         let shared_live = Arc::new(ArcSwap::new(live.clone()));
         let retention = Arc::new(ArcSwap::from_pointee(live.retention.clone()));

@@ -55,7 +55,7 @@ pub enum Mode {
 pub struct Policy {
     pub mode: Mode,
     pub keys: KeyRing,
-    pub api_keys: Vec<ApiKey>,
+    pub api_keys: Vec<Arc<ApiKey>>,
     /// Whether `?token=` is believed.
     pub query_token: bool,
     /// The cookie that holds a token.
@@ -180,6 +180,13 @@ impl<'a> Shown<'a> {
         }
     }
 
+    /// No credential of any kind was shown.
+    pub fn is_empty(&self) -> bool {
+        let absent = self.authorization == Once::Absent && self.cookie == Once::Absent;
+        let silent = self.query_token == Once::Absent && self.user_header == Once::Absent;
+        absent && silent && self.api_key == Once::Absent && tokens_of(&self.protocols).next().is_none()
+    }
+
     /// True when a cookie is what would be believed: then the page must be known (threat row 25).
     pub fn has_only_cookie(&self) -> bool {
         let bearer = matches!(bearer(&self.authorization), Ok(Some(_)) | Err(_));
@@ -222,8 +229,26 @@ pub fn authenticate(
     }
 }
 
+/// Whom a backend's connection speaks for. What it may do is its key's matter, not the rooms'.
+pub fn principal_of(key: &ApiKey) -> Principal {
+    let rights = Arc::new(Rights::all());
+    Principal { user: Arc::from(key.name.as_str()), rights, expires_at: None, jti: None, via: Credential::Bearer }
+}
+
+/// Somebody who has shown nothing yet, and may do nothing.
+pub fn nobody() -> Principal {
+    let rights = Arc::default();
+    Principal { user: ANONYMOUS.clone(), rights, expires_at: None, jti: None, via: Credential::None }
+}
+
 /// Decides which of the application's own programs is asking: `X-API-Key`, or the key as a bearer token.
-pub fn backend<'p>(policy: &'p Policy, shown: &Shown<'_>) -> Result<&'p ApiKey, Reject> {
+///
+/// Where no key is configured, debug and open mode have one backend with all rights.
+pub fn backend(policy: &Policy, shown: &Shown<'_>) -> Result<Arc<ApiKey>, Reject> {
+    if policy.mode != Mode::Token && policy.api_keys.is_empty() {
+        let rights = vec!["*".to_owned()];
+        return Ok(Arc::new(ApiKey { name: "backend".to_owned(), key: String::new(), rights }));
+    }
     let key = match &shown.api_key {
         Once::One(key) => Some(*key),
         Once::Several => return Err(reject("there is more than one X-API-Key header")),
@@ -232,9 +257,9 @@ pub fn backend<'p>(policy: &'p Policy, shown: &Shown<'_>) -> Result<&'p ApiKey, 
     let key = key.ok_or_else(|| reject("no API key was shown"))?;
     // Every key is compared, so that time does not tell which one came close. An empty one is a hole in the
     // configuration, not a key.
-    let known = |found: Option<&'p ApiKey>, api_key: &'p ApiKey| {
+    let known = |found: Option<Arc<ApiKey>>, api_key: &Arc<ApiKey>| {
         let same = equal_in_constant_time(api_key.key.as_bytes(), key.as_bytes());
-        if same && !api_key.key.is_empty() { Some(api_key) } else { found }
+        if same && !api_key.key.is_empty() { Some(api_key.clone()) } else { found }
     };
     policy.api_keys.iter().fold(None, known).ok_or_else(|| reject("the API key is unknown"))
 }
@@ -537,10 +562,9 @@ mod tests {
 
     #[test]
     fn api_keys() {
-        let key = |name: &str, key: &str, rights: &[&str]| ApiKey {
-            name: name.to_string(),
-            key: key.to_string(),
-            rights: rights.iter().map(|right| right.to_string()).collect(),
+        let key = |name: &str, key: &str, rights: &[&str]| {
+            let rights = rights.iter().map(|right| right.to_string()).collect();
+            Arc::new(ApiKey { name: name.to_string(), key: key.to_string(), rights })
         };
         let policy = Policy {
             api_keys: vec![
@@ -566,8 +590,8 @@ mod tests {
             (Once::Absent, Once::Absent, None),
         ] {
             let shown = Shown { api_key, authorization, ..nothing() };
-            let found = backend(&policy, &shown).ok().map(|key| key.name.as_str());
-            assert_eq!(found, expected, "{:?}", shown.api_key);
+            let found = backend(&policy, &shown).ok().map(|key| key.name.clone());
+            assert_eq!(found.as_deref(), expected, "{:?}", shown.api_key);
         }
         for (right, expected) in [
             ("publish:doc:readme", true),
@@ -642,7 +666,11 @@ mod tests {
             user_header: Once::Absent,
         };
         let mut policy = policy(Mode::Token);
-        policy.api_keys.push(ApiKey { name: "n".to_string(), key: "canary2".to_string(), rights: Vec::new() });
+        policy.api_keys.push(Arc::new(ApiKey {
+            name: "n".to_string(),
+            key: "canary2".to_string(),
+            rights: Vec::new(),
+        }));
         let denied = authenticate(&policy, &shown, false, NOW).unwrap_err();
         let unknown = backend(&policy, &shown).unwrap_err();
         let text = format!("{shown:?} {:?} {policy:?} {denied:?} {unknown:?}", shown.cookie);

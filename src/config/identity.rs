@@ -156,7 +156,7 @@ fn key_material(key: &raw::Key, read_file: &dyn Fn(&Path) -> io::Result<String>)
     }
 }
 
-fn api_keys(written: &raw::Auth, report: &mut Report<'_>) -> Vec<ApiKey> {
+fn api_keys(written: &raw::Auth, report: &mut Report<'_>) -> Vec<Arc<ApiKey>> {
     let mut keys: Vec<ApiKey> = Vec::new();
     for (index, key) in written.api_keys.iter().flatten().enumerate() {
         let path = format!("auth.api_keys.{index}");
@@ -186,7 +186,7 @@ fn api_keys(written: &raw::Auth, report: &mut Report<'_>) -> Vec<ApiKey> {
         }
         keys.push(ApiKey { name: key.name.clone(), key: key.key.0.clone(), rights: key.rights.clone() });
     }
-    keys
+    keys.into_iter().map(Arc::new).collect()
 }
 
 fn is_backend_right(right: &str) -> bool {
@@ -200,7 +200,14 @@ fn is_backend_right(right: &str) -> bool {
     }
 }
 
-fn policy(raw: &Raw, name: Name, mode: Mode, keys: &KeyRing, api_keys: &[ApiKey], report: &mut Report<'_>) -> Policy {
+fn policy(
+    raw: &Raw,
+    name: Name,
+    mode: Mode,
+    keys: &KeyRing,
+    api_keys: &[Arc<ApiKey>],
+    report: &mut Report<'_>,
+) -> Policy {
     let shared = &raw.keys.auth;
     let own = raw.auth.get(&name).cloned().unwrap_or_default();
     let rights_key = key(name, own.default_rights.is_some(), "default_rights");

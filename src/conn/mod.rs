@@ -95,6 +95,8 @@ pub struct Open {
     pub session: Session,
     pub actor: Arc<str>,
     pub rights: Arc<Rights>,
+    /// A credential had to show who it is.
+    pub verified: bool,
     /// Unix seconds after which the credential is worth nothing.
     expires: Option<i64>,
     /// When the message under way began.
@@ -108,6 +110,7 @@ pub struct Open {
 pub struct Asked {
     pub framing: Framing,
     pub actor: Arc<str>,
+    pub verified: bool,
     pub handshake: Option<Handshake>,
 }
 
@@ -421,13 +424,14 @@ impl Connection {
     }
 
     /// The 101 is on its way.
-    pub fn upgrade(&mut self, session: Session, principal: &Principal, metered: bool, now: Mono) {
+    pub fn upgrade(&mut self, session: Session, principal: &Principal, verified: bool, metered: bool, now: Mono) {
         self.since = now;
         self.heard = now;
         self.phase = Phase::Open(Open {
             decoder: Decoder::default(),
             session,
             actor: principal.user.clone(),
+            verified,
             rights: principal.rights.clone(),
             // Believed as long as at the door, or a token let in within its leeway would be closed at once.
             expires: principal.expires_at.map(|at| at.saturating_add(LEEWAY_SECONDS)),

@@ -20,12 +20,12 @@ fn prompt() -> Session {
 
 fn open(metered: bool) -> Connection {
     let mut conn = Connection::new(NOW.0);
-    conn.upgrade(prompt(), &principal(None), metered, NOW.0);
+    conn.upgrade(prompt(), &principal(None), false, metered, NOW.0);
     conn
 }
 
 fn asked() -> Asked {
-    Asked { framing: Framing::default(), actor: "ada".into(), handshake: None }
+    Asked { framing: Framing::default(), actor: "ada".into(), verified: false, handshake: None }
 }
 
 fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
@@ -67,7 +67,7 @@ fn each_phase_has_its_own_deadline() {
 fn a_credential_ends_with_the_wall_clock_whatever_the_monotonic_one_says() {
     let expires = NOW.1.unix_seconds() + 3600;
     let mut conn = Connection::new(NOW.0);
-    conn.upgrade(prompt(), &principal(Some(expires)), false, NOW.0);
+    conn.upgrade(prompt(), &principal(Some(expires)), false, false, NOW.0);
     let (at, lapse) = conn.lapse(NOW, &Limits::default()).unwrap();
     assert_eq!((at.since(NOW.0), lapse), (CREDENTIAL_CHECK, Lapse::Credential), "looked at again and again");
     assert!(!conn.has_expired(NOW.1));
@@ -253,7 +253,7 @@ proptest! {
                 Act::Write(bytes) if !conn.is_dead() => conn.outbox.push(vec![0; bytes].into()),
                 Act::Wait(seconds) => now = (now.0.after(Duration::from_secs(seconds)), Wall(now.1.0 + seconds as i64 * 1_000_000)),
                 Act::Ask if matches!(conn.phase(), Phase::Head { .. }) => conn.ask(asked(), now.0),
-                Act::Upgrade if matches!(conn.phase(), Phase::Asked(_)) => conn.upgrade(prompt(), &principal(None), true, now.0),
+                Act::Upgrade if matches!(conn.phase(), Phase::Asked(_)) => conn.upgrade(prompt(), &principal(None), false, true, now.0),
                 Act::Again if matches!(conn.phase(), Phase::Asked(_)) => conn.again(now.0),
                 Act::Close => conn.close(now.0),
                 Act::Die => conn.die(),

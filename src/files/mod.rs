@@ -37,7 +37,7 @@ pub fn digest_of(bytes: &[u8]) -> [u8; 20] {
 
 /// The server itself, as the actor of what it reads and writes on its own.
 pub fn server() -> Asker {
-    Asker { actor: Arc::from("server"), origin: 0 }
+    Asker { actor: Arc::from("server"), origin: 0, verified: false }
 }
 
 pub fn import(file: documents::Import) -> Write {

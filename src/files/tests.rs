@@ -41,7 +41,7 @@ fn house() -> (tempfile::TempDir, String, Env, MemoryStore) {
     let root = folder.path().join("prompts").to_str().unwrap().to_owned();
     fs::create_dir_all(&root).unwrap();
     fs::write(format!("{root}/a.md"), "first").unwrap();
-    let env = Env { documents: documents::Env { roots: vec![root.clone()] } };
+    let env = Env { documents: documents::Env { roots: vec![root.clone()] }, ..Env::default() };
     let mut store = MemoryStore::new(1, 1);
     crate::files::load(&mut store, scan(std::slice::from_ref(&root)).files, &env, crate::clock::Wall(1)).unwrap();
     (folder, root, env, store)

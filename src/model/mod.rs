@@ -7,8 +7,10 @@
 //! Never here: JSON, a socket, a database.
 
 mod rows;
+mod task;
 
 pub use rows::{FileMark, RoomRow, Rows, RowsError, Transaction};
+pub use task::{Attached, Task, TaskId, TaskKind, Tasks};
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -39,6 +41,64 @@ pub struct Event {
 pub struct Draft {
     pub room: RoomName,
     pub kind: Cow<'static, str>,
+    /// A JSON object as text.
+    pub body: Bytes,
+}
+
+/// The newest state of a room, for whoever joins it: kept beside the log, so that the log may be trimmed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    /// Rises by one with every change of the state; 1 for the first.
+    pub rev: u64,
+    /// The event that made it so.
+    pub seq: Seq,
+    /// A JSON value as text.
+    pub body: Bytes,
+}
+
+/// What a [`Record`] is about. The number is stored: never give one a new meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Shelf {
+    /// An agent session; its parent is its owner, or empty.
+    Session = 1,
+    /// A run of a command; its parent is its session.
+    Execution = 2,
+    /// A request for a human's decision; its parent is its session.
+    Approval = 3,
+    Ticket = 4,
+    Job = 5,
+    /// A user's response, waiting in the mailbox of a session.
+    Response = 6,
+    /// How far a client has seen a room; its parent is the room.
+    Mark = 7,
+}
+
+impl Shelf {
+    pub const ALL: [Shelf; 7] =
+        [Shelf::Session, Shelf::Execution, Shelf::Approval, Shelf::Ticket, Shelf::Job, Shelf::Response, Shelf::Mark];
+
+    pub fn of(number: u8) -> Option<Shelf> {
+        Shelf::ALL.into_iter().find(|shelf| *shelf as u8 == number)
+    }
+}
+
+/// One thing of a dialect's own that lasts: the store knows how to find it, the dialect what it means. So a new kind of
+/// thing is no new table, no new method in four implementations, and its changes take part in the transaction of the
+/// event that causes them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    pub shelf: Shelf,
+    /// Unique on its shelf.
+    pub id: String,
+    /// What it belongs to; empty when to nothing.
+    pub parent: String,
+    /// A word of the dialect's, to find by, such as `pending`.
+    pub state: String,
+    /// When something is to become of it: the writer then calls `dialect::apply` with `Change::Due`.
+    pub due: Option<Wall>,
+    pub created_at: Wall,
+    pub updated_at: Wall,
     /// A JSON object as text.
     pub body: Bytes,
 }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Document, Draft, Event};
+use bytes::Bytes;
+
+use super::{Document, Draft, Event, Record, Shelf, State, Task, TaskId, TaskKind, Tasks};
 use crate::clock::Wall;
 use crate::ids::{Epoch, OpId, RoomName, Seq};
 
@@ -66,6 +68,38 @@ pub trait Rows {
 
     /// The answer recorded for an operation: (seq of its first event in `room`, the answer text).
     fn operation(&mut self, room: &str, actor: &str, op: &OpId) -> Result<Option<(Seq, String)>, RowsError>;
+
+    /// The newest state that was kept for a room.
+    fn state(&mut self, room: &str) -> Result<Option<State>, RowsError>;
+
+    /// Rooms whose name starts with `prefix` and is greater than `after`, ascending by name, at most `count`.
+    fn rooms(&mut self, prefix: &str, after: &str, count: usize) -> Result<Vec<(RoomName, RoomRow)>, RowsError>;
+
+    fn record(&mut self, shelf: Shelf, id: &str) -> Result<Option<Record>, RowsError>;
+
+    /// Records of a shelf, in the order in which they were first put; `None` fits any parent or state.
+    fn records(
+        &mut self,
+        shelf: Shelf,
+        parent: Option<&str>,
+        state: Option<&str>,
+        skip: usize,
+        count: usize,
+    ) -> Result<Vec<Record>, RowsError>;
+
+    fn count_records(&mut self, shelf: Shelf, parent: Option<&str>, state: Option<&str>) -> Result<usize, RowsError>;
+
+    /// Records of any shelf whose `due` is at or before `by`, the most overdue first, at most `count`.
+    fn due(&mut self, by: Wall, count: usize) -> Result<Vec<Record>, RowsError>;
+
+    /// The earliest `due` of all records.
+    fn next_due(&mut self) -> Result<Option<Wall>, RowsError>;
+
+    fn task(&mut self, id: TaskId) -> Result<Option<Task>, RowsError>;
+
+    /// Tasks of these kinds that are not finished and whose `ready_at` is at or before `now`: ascending by id, at most
+    /// `count`.
+    fn ready_tasks(&mut self, kinds: Tasks, now: Wall, count: usize) -> Result<Vec<Task>, RowsError>;
 }
 
 /// The one writer's open transaction. What it appends is shown to nobody before the commit.
@@ -93,4 +127,32 @@ pub trait Transaction: Rows {
         seq: Seq,
         answer: &str,
     ) -> Result<(), RowsError>;
+
+    /// A number that nobody can guess and that never comes again: for ids that are made while writing.
+    fn random(&mut self) -> u128;
+
+    /// Replaces the room's state; the room exists (something was appended to it).
+    fn put_state(&mut self, room: &RoomName, state: &State) -> Result<(), RowsError>;
+
+    /// Inserts, or replaces the record with this shelf and id in its old place in the order.
+    fn put_record(&mut self, record: &Record) -> Result<(), RowsError>;
+
+    fn delete_record(&mut self, shelf: Shelf, id: &str) -> Result<(), RowsError>;
+
+    /// A task for a backend, ready at once. `body` is a JSON object as text.
+    fn put_task(&mut self, kind: TaskKind, room: &RoomName, body: Bytes) -> Result<TaskId, RowsError>;
+
+    /// Hands a task out: its attempt rises by one, its fence becomes a number above every fence given before, in any
+    /// task; it is ready again at `until`. `holder` names the socket that has it, 0 none. Gives the task as it now is.
+    fn lease_task(&mut self, id: TaskId, holder: u64, until: Wall) -> Result<Option<Task>, RowsError>;
+
+    /// Changes when a task is ready (again), and takes it from whoever holds it, unless `ready_at` says otherwise.
+    fn postpone_task(&mut self, id: TaskId, ready_at: Wall) -> Result<(), RowsError>;
+
+    /// It is done: never ready again, kept for a while so that a repeated `done` can be told so.
+    fn finish_task(&mut self, id: TaskId) -> Result<(), RowsError>;
+
+    /// Takes every unfinished task from this holder and makes it ready now. With `None`, from every socket: after a
+    /// start there are none. Returns the kinds set free.
+    fn release_tasks(&mut self, holder: Option<u64>) -> Result<Tasks, RowsError>;
 }

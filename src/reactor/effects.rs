@@ -9,9 +9,9 @@ use crate::auth;
 use crate::auth::redact::redact_target;
 use crate::auth::rights::Verb;
 use crate::conn::{Asked, Framing, Handshake, Phase};
-use crate::dialect::{self, Asker, Failure, FileTask, Intent, Opening, Read, Reply, Session, Write};
+use crate::dialect::{self, Asker, Entrance, Failure, FileTask, Intent, Opening, Query, Read, Reply, Session, Write};
 use crate::http::{Head, Method, Reason, Reject, Response, cors, reply};
-use crate::ids::{ConnId, Position, RoomName};
+use crate::ids::{ConnId, RoomName};
 use crate::limits::{EARLY_BYTES_MAX, REFUSAL_LINES_BURST, REFUSAL_LINES_PER_SECOND};
 use crate::mailbox::{Full, Mailbox};
 use crate::store::{Job, Question};
@@ -66,8 +66,14 @@ impl<P: Poller> Reactor<P> {
                 // The preflight's own headers are all it needs.
                 self.respond(id, &response, Framing { origin: None, ..framing });
             }
-            Ok(Admitted::Endpoint(name, actor)) => {
-                entry.conn.ask(Asked { framing, actor, handshake: None }, self.now.0);
+            Ok(Admitted::Backend(key)) => {
+                let actor = key.name.as_str().into();
+                entry.conn.ask(Asked { framing, actor, verified: true, handshake: None }, self.now.0);
+                let intent = dialect::backend::endpoint(head, body, &key);
+                self.take_on(id, intent, &mut Vec::new());
+            }
+            Ok(Admitted::Endpoint(name, actor, verified)) => {
+                entry.conn.ask(Asked { framing, actor, verified, handshake: None }, self.now.0);
                 let intent = dialect::endpoint(name, head, body, &decision.client.to_string(), &self.wiring.env);
                 self.take_on(id, intent, &mut Vec::new());
             }
@@ -119,23 +125,24 @@ impl<P: Poller> Reactor<P> {
         let Some(entry) = self.table.touch(id) else { return };
         let actor = handshake.principal.user.clone();
         let rights = handshake.principal.rights.clone();
-        entry.conn.ask(Asked { framing, actor, handshake: Some(handshake) }, self.now.0);
-        match dialect::open(&socket.target) {
+        let verified = socket.verified;
+        entry.conn.ask(Asked { framing, actor, verified, handshake: Some(handshake) }, self.now.0);
+        match dialect::open(&socket.target, socket.key.as_ref(), !socket.nobody) {
             Opening::Accept { join: Some(room), .. } if !rights.allows(room.as_str(), Verb::Read) => {
                 self.turn_away(id, &Reject::new(Reason::Forbidden, "reading this room is not granted"));
             }
             Opening::Accept { session, greeting, join } => {
-                let position = Position::default();
                 let membership = join.map(|room| self.join(id, &room, &session));
                 let greeting = greeting.map(|payload| ws::frame::text(&payload)).unwrap_or_default();
                 if let Some(Some((room, member))) = membership
                     && let Some(room) = self.hub.room_mut(room)
                 {
-                    let seq = room.end().max(position.seq);
+                    let seq = room.end();
                     room.start(member, seq);
                 }
                 self.accept(id, session, greeting);
             }
+            Opening::Enter(_) => {}
             Opening::Ask(read) => self.take_on(id, Intent::Read(read), &mut Vec::new()),
             Opening::Refuse(reject) => self.turn_away(id, &reject),
         }
@@ -175,29 +182,36 @@ impl<P: Poller> Reactor<P> {
 
     fn ask(&mut self, id: ConnId, read: Box<Read>) {
         let Some(entry) = self.table.touch(id) else { return };
-        let rights = match entry.conn.phase() {
-            Phase::Open(open) => Some(open.rights.clone()),
-            // What may not be read is not there, for the handshake too: ids cannot be enumerated (threat row 34).
-            Phase::Asked(asked) => asked.handshake.as_ref().map(|handshake| handshake.principal.rights.clone()),
-            Phase::Head { .. } | Phase::Closing { .. } | Phase::Dead => None,
+        let (actor, verified, rights) = match entry.conn.phase() {
+            Phase::Open(open) => (open.actor.clone(), open.verified, Some(open.rights.clone())),
+            Phase::Asked(asked) => {
+                // What may not be read is not there, for the handshake too: ids cannot be enumerated (threat row 34).
+                let rights = asked.handshake.as_ref().map(|handshake| handshake.principal.rights.clone());
+                (asked.actor.clone(), asked.verified, rights)
+            }
+            Phase::Head { .. } | Phase::Closing { .. } | Phase::Dead => return,
         };
-        let asked = self.wiring.readers.post(Question::Ask { to: id, read, rights });
+        let asker = Asker { actor, origin: id.pack(), verified };
+        let asked = self.wiring.readers.post(Question::Ask { to: id, asker, read, rights });
         match asked {
             Ok(()) => entry.conn.asked(true, self.now.0),
             Err(Full(Question::Ask { read, .. })) => {
                 entry.conn.park(Intent::Read(read), self.now.0);
                 self.starved.push(id);
             }
-            Err(Full(Question::Page { .. })) => {}
+            Err(Full(Question::Page { .. } | Question::Census { .. })) => {}
         }
     }
 
     fn submit(&mut self, id: ConnId, write: Box<Write>) {
         let Some(entry) = self.table.touch(id) else { return };
-        let (actor, granted) = match entry.conn.phase() {
-            Phase::Open(open) => (open.actor.clone(), open.rights.allows(write.room.as_str(), Verb::Write)),
+        let (actor, verified, granted) = match entry.conn.phase() {
+            Phase::Open(open) => {
+                let granted = write.change.verb().is_none_or(|verb| open.rights.allows(write.room.as_str(), verb));
+                (open.actor.clone(), open.verified, granted)
+            }
             // Over HTTP the right was judged at the door (admission.rs).
-            Phase::Asked(asked) => (asked.actor.clone(), true),
+            Phase::Asked(asked) => (asked.actor.clone(), asked.verified, true),
             Phase::Head { .. } | Phase::Closing { .. } | Phase::Dead => return,
         };
         if !granted {
@@ -216,7 +230,7 @@ impl<P: Poller> Reactor<P> {
             self.starved.push(id);
             return;
         }
-        match writer.post(Job { to: Some(id), asker: Asker { actor, origin }, write, charged }) {
+        match writer.post(Job { to: Some(id), asker: Asker { actor, origin, verified }, write, charged }) {
             Ok(()) => entry.conn.asked(false, self.now.0),
             Err(Full(job)) => {
                 self.wiring.backlog.release(charged);
@@ -296,7 +310,9 @@ impl<P: Poller> Reactor<P> {
     /// between is delivered and what was committed before is in the snapshot.
     fn answer_handshake(&mut self, id: ConnId, reply: Reply) {
         match reply {
-            Reply::Found { room, session, welcome } => {
+            Reply::Found(entrance) => {
+                let Entrance { session, rooms, ask } = *entrance;
+                let (Some(room), Query::Read(welcome)) = (rooms.first().cloned(), ask) else { return };
                 let Some(entry) = self.table.touch(id) else { return };
                 let Some(handshake) = entry.conn.asked_of_mut().and_then(|asked| asked.handshake.as_mut()) else {
                     return;
@@ -309,13 +325,13 @@ impl<P: Poller> Reactor<P> {
                 self.join(id, &room, &session);
                 self.take_on(id, Intent::Read(welcome), &mut Vec::new());
             }
-            Reply::Welcome { frame, position } => {
+            Reply::Welcome { frame, starts } => {
                 let Some(entry) = self.table.touch(id) else { return };
                 let session = entry.conn.asked_of_mut().and_then(|asked| asked.handshake.as_mut()?.session.take());
                 if let Some((room, member)) = entry.memberships.as_slice().first().copied()
                     && let Some(room) = self.hub.room_mut(room)
                 {
-                    room.start(member, position.seq);
+                    room.start(member, starts.first().map_or(crate::ids::Seq(0), |start| start.after));
                 }
                 match session {
                     Some(session) => self.accept(id, session, frame),
@@ -398,7 +414,8 @@ impl<P: Poller> Reactor<P> {
             "accepted"
         );
         let metered = handshake.metered;
-        entry.conn.upgrade(session, &principal, metered, self.now.0);
+        let verified = entry.conn.asked_of().is_some_and(|asked| asked.verified);
+        entry.conn.upgrade(session, &principal, verified, metered, self.now.0);
         entry.conn.outbox.push(head.into());
         entry.conn.outbox.push(greeting);
         self.unflushed.push(id);

@@ -63,7 +63,7 @@ impl<P: Poller> Reactor<P> {
 
     fn take_delivery(&mut self, delivery: Delivery) {
         match delivery {
-            Delivery::Batch { committed, signals, answers } => {
+            Delivery::Batch { committed, signals, answers, pushes: _ } => {
                 // Answers first: a sender's status is queued before anybody is shown the event.
                 for answer in answers {
                     self.take_answer(answer.to, answer.reply);
@@ -77,6 +77,7 @@ impl<P: Poller> Reactor<P> {
             }
             Delivery::Answer(answer) => self.take_answer(answer.to, answer.reply),
             Delivery::Page(page) => self.take_page(page),
+            Delivery::Census(_) => {}
             Delivery::Broken => self.abandon_ship(),
         }
     }

@@ -32,8 +32,11 @@ pub use seam::{CommitError, Keep, Retention, Snapshots, Store};
 use std::sync::Arc;
 
 use crate::auth::rights::Rights;
-use crate::dialect::{Asker, Read, Reply, Signal, Write};
+use bytes::Bytes;
+
+use crate::dialect::{Asker, ConnView, Read, Reply, Signal, Write};
 use crate::ids::{ConnId, RoomName, Seq};
+use crate::mailbox::Sender;
 
 /// A write under way to its worker.
 #[derive(Debug)]
@@ -51,10 +54,13 @@ pub struct Job {
 pub enum Question {
     Ask {
         to: ConnId,
+        asker: Asker,
         read: Box<Read>,
         /// Documents outside of these are not there; none where the door has judged (HTTP).
         rights: Option<Arc<Rights>>,
     },
+    /// As `Ask`, about every connection of the process: the reactors are asked first.
+    Census { to: ConnId, read: Box<Read> },
     /// The events of `room` after `after`, for members behind on `reactor`.
     Page { reactor: u8, room: RoomName, after: Seq, listeners: u8 },
 }
@@ -67,11 +73,21 @@ pub enum Delivery {
         committed: Vec<Committed>,
         signals: Vec<Signal>,
         answers: Vec<Answer>,
+        pushes: Vec<Push>,
     },
     Answer(Answer),
+    /// Say who is connected; a reactor sends its list.
+    Census(Sender<Vec<ConnView>>),
     Page(Page),
     /// The store has failed for good: close everybody, the process is about to end.
     Broken,
+}
+
+/// Frames for a connection that answer nothing it asked: tasks.
+#[derive(Debug)]
+pub struct Push {
+    pub to: ConnId,
+    pub frame: Bytes,
 }
 
 #[derive(Debug)]

@@ -84,7 +84,7 @@ mod tests {
     fn job(room: &str, number: usize) -> Job {
         Job {
             to: None,
-            asker: Asker { actor: "a".into(), origin: number as u64 },
+            asker: Asker { actor: "a".into(), origin: number as u64, verified: false },
             write: Box::new(Write {
                 room: RoomName::new(room),
                 op: None,

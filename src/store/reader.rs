@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Answer, Committed, Delivery, Page, Question, Reset, Snapshots};
-use crate::dialect::{self, Env, Failure, Frames, Name};
+use crate::dialect::{self, ConnView, Env, Failure, Frames, Name};
 use crate::ids::{RoomName, Seq};
-use crate::limits::{PAGE_BYTES_MAX, PAGE_EVENTS_MAX};
-use crate::mailbox::{Inbox, Mailbox};
+use crate::limits::{CENSUS_WAIT, PAGE_BYTES_MAX, PAGE_EVENTS_MAX};
+use crate::mailbox::{self, Inbox, Mailbox};
 use crate::model::{Rows, RowsError};
 
 #[derive(Debug)]
@@ -48,9 +48,19 @@ impl<R: Snapshots, I: From<Delivery> + Send> Reader<R, I> {
 
     fn answer(&mut self, question: Question) {
         let (reactor, delivery) = match question {
-            Question::Ask { to, read, rights } => {
+            Question::Ask { to, asker, read, rights } => {
                 let env = self.env.clone();
-                let reply = match self.over_snapshot(|rows| dialect::read(&read, rows, &env, rights.as_deref())) {
+                let ask = |rows: &mut dyn Rows| dialect::read(&read, &asker, rows, &env, rights.as_deref());
+                let reply = match self.over_snapshot(ask) {
+                    Ok(reply) => reply,
+                    Err(error) => dialect::read_failed(&read, failure_of(&error)),
+                };
+                (to.reactor, Delivery::Answer(Answer { to, reply }))
+            }
+            Question::Census { to, read } => {
+                let views = self.everybody();
+                let env = self.env.clone();
+                let reply = match self.over_snapshot(|rows| dialect::census(&read, &views, rows, &env)) {
                     Ok(reply) => reply,
                     Err(error) => dialect::read_failed(&read, failure_of(&error)),
                 };
@@ -71,6 +81,26 @@ impl<R: Snapshots, I: From<Delivery> + Send> Reader<R, I> {
             mailbox.post_or_wait(I::from(delivery));
             mailbox.ring();
         }
+    }
+
+    /// Asks every reactor who is connected. One that does not say so in time is left out: a reader must not hang on a
+    /// reactor that is ending.
+    fn everybody(&mut self) -> Vec<ConnView> {
+        let (sender, lists) = mailbox::plain(self.reactors.len());
+        for reactor in &mut self.reactors {
+            reactor.post_or_wait(I::from(Delivery::Census(sender.clone())));
+            reactor.ring();
+        }
+        drop(sender);
+        let mut views = Vec::new();
+        for _ in 0..self.reactors.len() {
+            match lists.recv_timeout(CENSUS_WAIT) {
+                Ok(mut list) => views.append(&mut list),
+                Err(_) => break,
+            }
+        }
+        views.sort_by_key(|view| view.id);
+        views
     }
 
     fn over_snapshot<T>(&mut self, ask: impl FnOnce(&mut dyn Rows) -> Result<T, RowsError>) -> Result<T, RowsError> {

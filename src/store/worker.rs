@@ -12,18 +12,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 
 use super::queue::Queue;
-use super::{Answer, CommitError, Committed, Delivery, Job, Pulse, Retention, Store};
+use super::{Answer, CommitError, Committed, Delivery, Job, Pulse, Push, Retention, Store};
 use crate::backlog::Backlog;
 use crate::clock::{Clock, Mono, Wall};
-use crate::dialect::{self, Applied, Env, Failure, FileTask, Signal};
+use crate::dialect::{self, Applied, Env, Failure, FileTask, First, Signal};
 use crate::directory::Directory;
 use crate::ids::{OpId, RoomName, Seq};
 use crate::limits::{BATCH_OPS_MAX, STORE_MAILBOX};
 use crate::mailbox::{Inbox, Mailbox};
 use crate::metrics::Metrics;
-use crate::model::{Document, Draft, Event, FileMark, RoomRow, Rows, RowsError, Transaction};
+use crate::model::{
+    Document, Draft, Event, FileMark, Record, RoomRow, Rows, RowsError, Shelf, State, Task, TaskId, TaskKind, Tasks,
+    Transaction,
+};
 
 /// How long a batch is tried again while somebody else holds the database, before its jobs are refused as busy. Less than
 /// `limits.answer`, or the reactors would give up on the answer and close sockets over what is certain.
@@ -288,11 +292,11 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
 
     fn post(&mut self, out: Vec<Outgoing>) {
         for (mailbox, delivery) in self.wiring.reactors.iter_mut().zip(out) {
-            let Outgoing { committed, signals, answers } = delivery;
-            if committed.is_empty() && signals.is_empty() && answers.is_empty() {
+            let Outgoing { committed, signals, answers, pushes } = delivery;
+            if committed.is_empty() && signals.is_empty() && answers.is_empty() && pushes.is_empty() {
                 continue;
             }
-            mailbox.post_or_wait(I::from(Delivery::Batch { committed, signals, answers }));
+            mailbox.post_or_wait(I::from(Delivery::Batch { committed, signals, answers, pushes }));
             mailbox.ring();
         }
     }
@@ -402,6 +406,7 @@ struct Outgoing {
     committed: Vec<Committed>,
     signals: Vec<Signal>,
     answers: Vec<Answer>,
+    pushes: Vec<Push>,
 }
 
 fn carry_out_one(job: &Job, rows: &mut Recorder<'_>, env: &Env) -> Result<Applied, RowsError> {
@@ -411,9 +416,9 @@ fn carry_out_one(job: &Job, rows: &mut Recorder<'_>, env: &Env) -> Result<Applie
     };
     if let Some((seq, answer)) = rows.operation(write.room.as_str(), &job.asker.actor, op)? {
         // Two tabs that number their edits alike are one user to us: the second one's edit is not the first one's.
-        return Ok(Applied::only(match answer.split_once(' ') {
-            Some((at, print)) if print == format!("{:016x}", dialect::fingerprint(write)) => {
-                dialect::repeated(write, seq, at)
+        return Ok(Applied::only(match first(&answer) {
+            Some((at, print, note)) if print == dialect::fingerprint(write) => {
+                dialect::repeated(write, First { seq, at, note })
             }
             _ => dialect::id_taken(write),
         }));
@@ -423,10 +428,17 @@ fn carry_out_one(job: &Job, rows: &mut Recorder<'_>, env: &Env) -> Result<Applie
     // A refused operation appended nothing; its id stays free, so that the corrected resend is not taken for a repeat.
     let own = rows.appended.iter().skip(before).find(|(room, _)| *room == write.room).map(|(_, event)| event.seq);
     if let Some(seq) = own {
-        let answer = format!("{} {:016x}", rows.at().0, dialect::fingerprint(write));
+        let answer = format!("{} {:016x} {}", rows.at().0, dialect::fingerprint(write), applied.note);
         rows.put_operation(&write.room, &job.asker.actor, op, seq, &answer)?;
     }
     Ok(applied)
+}
+
+/// A recorded answer: `at fingerprint note`. Before schema 2 there was no note.
+fn first(answer: &str) -> Option<(Wall, u64, &str)> {
+    let (at, rest) = answer.split_once(' ')?;
+    let (print, note) = rest.split_once(' ').unwrap_or((rest, ""));
+    Some((Wall(at.parse().ok()?), u64::from_str_radix(print, 16).ok()?, note))
 }
 
 /// Passes everything to the open transaction and remembers what was appended, in order.
@@ -470,6 +482,49 @@ impl Rows for Recorder<'_> {
 
     fn operation(&mut self, room: &str, actor: &str, op: &OpId) -> Result<Option<(Seq, String)>, RowsError> {
         self.rows.operation(room, actor, op)
+    }
+
+    fn state(&mut self, room: &str) -> Result<Option<State>, RowsError> {
+        self.rows.state(room)
+    }
+
+    fn rooms(&mut self, prefix: &str, after: &str, count: usize) -> Result<Vec<(RoomName, RoomRow)>, RowsError> {
+        self.rows.rooms(prefix, after, count)
+    }
+
+    fn record(&mut self, shelf: Shelf, id: &str) -> Result<Option<Record>, RowsError> {
+        self.rows.record(shelf, id)
+    }
+
+    fn records(
+        &mut self,
+        shelf: Shelf,
+        parent: Option<&str>,
+        state: Option<&str>,
+        skip: usize,
+        count: usize,
+    ) -> Result<Vec<Record>, RowsError> {
+        self.rows.records(shelf, parent, state, skip, count)
+    }
+
+    fn count_records(&mut self, shelf: Shelf, parent: Option<&str>, state: Option<&str>) -> Result<usize, RowsError> {
+        self.rows.count_records(shelf, parent, state)
+    }
+
+    fn due(&mut self, by: Wall, count: usize) -> Result<Vec<Record>, RowsError> {
+        self.rows.due(by, count)
+    }
+
+    fn next_due(&mut self) -> Result<Option<Wall>, RowsError> {
+        self.rows.next_due()
+    }
+
+    fn task(&mut self, id: TaskId) -> Result<Option<Task>, RowsError> {
+        self.rows.task(id)
+    }
+
+    fn ready_tasks(&mut self, kinds: Tasks, now: Wall, count: usize) -> Result<Vec<Task>, RowsError> {
+        self.rows.ready_tasks(kinds, now, count)
     }
 }
 
@@ -518,6 +573,42 @@ impl Transaction for Recorder<'_> {
         answer: &str,
     ) -> Result<(), RowsError> {
         self.rows.put_operation(room, actor, op, seq, answer)
+    }
+
+    fn random(&mut self) -> u128 {
+        self.rows.random()
+    }
+
+    fn put_state(&mut self, room: &RoomName, state: &State) -> Result<(), RowsError> {
+        self.rows.put_state(room, state)
+    }
+
+    fn put_record(&mut self, record: &Record) -> Result<(), RowsError> {
+        self.rows.put_record(record)
+    }
+
+    fn delete_record(&mut self, shelf: Shelf, id: &str) -> Result<(), RowsError> {
+        self.rows.delete_record(shelf, id)
+    }
+
+    fn put_task(&mut self, kind: TaskKind, room: &RoomName, body: Bytes) -> Result<TaskId, RowsError> {
+        self.rows.put_task(kind, room, body)
+    }
+
+    fn lease_task(&mut self, id: TaskId, holder: u64, until: Wall) -> Result<Option<Task>, RowsError> {
+        self.rows.lease_task(id, holder, until)
+    }
+
+    fn postpone_task(&mut self, id: TaskId, ready_at: Wall) -> Result<(), RowsError> {
+        self.rows.postpone_task(id, ready_at)
+    }
+
+    fn finish_task(&mut self, id: TaskId) -> Result<(), RowsError> {
+        self.rows.finish_task(id)
+    }
+
+    fn release_tasks(&mut self, holder: Option<u64>) -> Result<Tasks, RowsError> {
+        self.rows.release_tasks(holder)
     }
 }
 

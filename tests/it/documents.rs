@@ -482,7 +482,7 @@ impl Faulty {
         let flags = Flags { listen: vec!["127.0.0.1:0".to_owned()], debug: true, ..Flags::default() };
         let settings =
             Settings::build(&flags, std::iter::empty(), |_| Err(std::io::ErrorKind::NotFound.into())).unwrap();
-        let env = Arc::new(Env { documents: documents::Env::default() });
+        let env = Arc::new(Env::default());
         let clock = Clock::system();
         let mut store = MemoryStore::new(1, 7);
         let disk = store.faults();

@@ -43,7 +43,7 @@ impl Stage {
         for file in files {
             let room = documents::room_of(&format!("d/{}", file.name));
             let write = Write { room, op: None, change: Change::Documents(documents::Change::Import(file)) };
-            let server = Asker { actor: "server".into(), origin: 0 };
+            let server = Asker { actor: "server".into(), origin: 0, verified: false };
             store.begin(Wall(1)).unwrap();
             dialect::apply(&write, &server, store.rows(), &env).unwrap();
             store.commit().unwrap();
@@ -86,7 +86,7 @@ impl Stage {
                 asked: documents::Asked::Socket { op },
             }),
         });
-        let asker = Asker { actor: "ada".into(), origin: ASKER.pack() };
+        let asker = Asker { actor: "ada".into(), origin: ASKER.pack(), verified: false };
         let charged = write.weight();
         assert!(self.backlog.admit(charged));
         self.jobs.post(Job { to: Some(ASKER), asker, write, charged }).unwrap();

@@ -2,8 +2,9 @@
 
 use super::paths;
 use crate::auth::rights::{Rights, Verb};
-use crate::ids::{OpId, Seq};
-use crate::model::{Document, Event, FileMark, RoomRow, Rows, RowsError};
+use crate::clock::Wall;
+use crate::ids::{OpId, RoomName, Seq};
+use crate::model::{Document, Event, FileMark, Record, RoomRow, Rows, RowsError, Shelf, State, Task, TaskId, Tasks};
 
 /// Inclusions name any document, so a question about one room would otherwise answer with another's text. And "not yours"
 /// must look like "not there" (PROMISES.md S5).
@@ -60,5 +61,50 @@ impl Rows for Granted<'_> {
 
     fn operation(&mut self, room: &str, actor: &str, op: &OpId) -> Result<Option<(Seq, String)>, RowsError> {
         self.rows.operation(room, actor, op)
+    }
+
+    fn state(&mut self, room: &str) -> Result<Option<State>, RowsError> {
+        if self.rights.allows(room, Verb::Read) { self.rows.state(room) } else { Ok(None) }
+    }
+
+    fn rooms(&mut self, prefix: &str, after: &str, count: usize) -> Result<Vec<(RoomName, RoomRow)>, RowsError> {
+        let mut rooms = self.rows.rooms(prefix, after, count)?;
+        rooms.retain(|(room, _)| self.rights.allows(room.as_str(), Verb::Read));
+        Ok(rooms)
+    }
+
+    fn record(&mut self, shelf: Shelf, id: &str) -> Result<Option<Record>, RowsError> {
+        self.rows.record(shelf, id)
+    }
+
+    fn records(
+        &mut self,
+        shelf: Shelf,
+        parent: Option<&str>,
+        state: Option<&str>,
+        skip: usize,
+        count: usize,
+    ) -> Result<Vec<Record>, RowsError> {
+        self.rows.records(shelf, parent, state, skip, count)
+    }
+
+    fn count_records(&mut self, shelf: Shelf, parent: Option<&str>, state: Option<&str>) -> Result<usize, RowsError> {
+        self.rows.count_records(shelf, parent, state)
+    }
+
+    fn due(&mut self, by: Wall, count: usize) -> Result<Vec<Record>, RowsError> {
+        self.rows.due(by, count)
+    }
+
+    fn next_due(&mut self) -> Result<Option<Wall>, RowsError> {
+        self.rows.next_due()
+    }
+
+    fn task(&mut self, id: TaskId) -> Result<Option<Task>, RowsError> {
+        self.rows.task(id)
+    }
+
+    fn ready_tasks(&mut self, kinds: Tasks, now: Wall, count: usize) -> Result<Vec<Task>, RowsError> {
+        self.rows.ready_tasks(kinds, now, count)
     }
 }

@@ -113,8 +113,8 @@ pub fn resolve_among(ids: &[String], name: &str, directory: &str) -> Option<Reso
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-    use super::super::fake::Fake;
     use super::*;
+    use crate::dialect::fake::Fake;
 
     #[test]
     fn p12_every_spelling_of_an_id_names_one_document() {

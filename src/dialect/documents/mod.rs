@@ -27,8 +27,6 @@
 //! Never here: a file, a socket, a second copy of a document's state.
 
 mod expand;
-#[cfg(test)]
-mod fake;
 mod granted;
 mod lookup;
 pub mod markdown;
@@ -36,7 +34,6 @@ mod paths;
 mod reads;
 mod rest;
 mod session;
-mod time;
 mod views;
 mod wire;
 mod writes;
@@ -47,8 +44,11 @@ pub use rest::{endpoint, only_asks, reloaded};
 pub use session::{Session, open};
 pub use writes::{Asked, Change, Generation, Import, Metadata, apply, failed, fingerprint, id_taken, repeated};
 
-use crate::ids::RoomName;
-use crate::model::Event;
+use super::Asker;
+use super::publish::{Outcome, Publish, Refusal};
+use crate::dialect;
+use crate::ids::{OpId, RoomName};
+use crate::model::{Event, RowsError, Transaction};
 
 /// Where the debug sockets hear of every prompt that is created, changed or deleted.
 pub const DEBUG_ROOM: &str = "debug";
@@ -75,6 +75,22 @@ impl Env {
     pub fn has_files_in(&self, directory: &str) -> bool {
         self.roots.iter().any(|root| paths::is_within(root, directory))
     }
+}
+
+/// Is this a document's room, or the one of all documents' news?
+pub fn owns(room: &str) -> bool {
+    room == DEBUG_ROOM || paths::id_of_room(room).is_some()
+}
+
+/// Publishes into a document's room: what changes the document.
+pub fn publish(
+    _publish: &Publish,
+    _asker: &Asker,
+    _op: Option<&OpId>,
+    _rows: &mut dyn Transaction,
+    _env: &dialect::Env,
+) -> Result<Outcome, RowsError> {
+    Ok(Err(Refusal::NoSuchRoom))
 }
 
 /// The payload that a documents socket is shown for an event; `None` for events that it has no words for.

@@ -11,9 +11,9 @@ use super::granted::Granted;
 use super::views::{self, Dependency, Prompt};
 use super::{Env, Session, lookup, paths, wire};
 use crate::auth::rights::Rights;
-use crate::dialect::{self, Failure, Reply};
+use crate::dialect::{self, Entrance, Failure, Query, Reply, Start};
 use crate::http::{Reason, Reject, Response};
-use crate::ids::{Position, RoomName};
+use crate::ids::{RoomName, Seq};
 use crate::limits::EXPAND_LOOKUPS_MAX;
 use crate::model::{Document, Rows, RowsError};
 use crate::ws;
@@ -114,11 +114,11 @@ fn resolve(text: &str, rows: &mut dyn Rows) -> Result<Reply, RowsError> {
     };
     let room = paths::room_of(&document.id);
     let id: Arc<str> = Arc::from(document.id);
-    Ok(Reply::Found {
-        room: room.clone(),
-        session: dialect::Session::Documents(Session::Prompt { id: id.clone(), room }),
-        welcome: Box::new(dialect::Read::Documents(Read::Welcome { id })),
-    })
+    Ok(Reply::Found(Box::new(Entrance {
+        session: dialect::Session::Documents(Session::Prompt { id: id.clone(), room: room.clone() }),
+        rooms: vec![room],
+        ask: Query::Read(Box::new(dialect::Read::Documents(Read::Welcome { id }))),
+    })))
 }
 
 /// Document and position come from one snapshot: an event is either in the text or after the position, never both and
@@ -127,9 +127,9 @@ fn welcome(id: &Arc<str>, rows: &mut dyn Rows) -> Result<Reply, RowsError> {
     let Some(document) = rows.document(id)? else {
         return Ok(unknown(id));
     };
-    let room = rows.room(paths::room_of(id).as_str())?;
-    let position = room.map_or(Position::default(), |row| Position { epoch: row.epoch, seq: row.head });
-    Ok(Reply::Welcome { frame: ws::frame::text(&wire::initial(&document)), position })
+    let room = paths::room_of(id);
+    let head = rows.room(room.as_str())?.map_or(Seq(0), |row| row.head);
+    Ok(Reply::Welcome { frame: ws::frame::text(&wire::initial(&document)), starts: vec![Start::live(room, head)] })
 }
 
 fn unknown(text: &str) -> Reply {
@@ -354,10 +354,10 @@ fn directories(rows: &mut dyn Rows, env: &Env) -> Result<Response, RowsError> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-    use super::super::fake::Fake;
     use super::*;
     use crate::clock::Wall;
-    use crate::ids::{Epoch, Seq};
+    use crate::dialect::fake::Fake;
+    use crate::ids::Seq;
     use crate::model::{Draft, Transaction};
     use serde_json::{Value, json};
 
@@ -387,11 +387,13 @@ mod tests {
         let mut rooms = BTreeSet::new();
         for text in ["a/x/foo", "foo", "a_x_foo", "fragments/foo", "fragments/a/x/foo"] {
             let found = read(&Read::Resolve { text: text.into() }, &mut rows, &Env::default(), None).unwrap();
-            let Reply::Found { room, session, welcome } = found else { panic!("{text}") };
+            let Reply::Found(entrance) = found else { panic!("{text}") };
+            let Entrance { session, rooms: found, ask } = *entrance;
+            let room = found.first().cloned().unwrap();
             let id: Arc<str> = "a/x/foo".into();
             let prompt = Session::Prompt { id: id.clone(), room: room.clone() };
             assert_eq!(session, dialect::Session::Documents(prompt));
-            assert_eq!(*welcome, dialect::Read::Documents(Read::Welcome { id }));
+            assert_eq!(ask, Query::Read(Box::new(dialect::Read::Documents(Read::Welcome { id }))));
             rooms.insert(room);
         }
         assert_eq!(rooms.into_iter().collect::<Vec<_>>(), [RoomName::new("doc:a/x/foo")]);
@@ -411,14 +413,12 @@ mod tests {
     fn the_first_frame_is_true_at_its_position() {
         let mut rows = Fake::with(&["a"]);
         let ask = Read::Welcome { id: "a".into() };
-        let Reply::Welcome { position, .. } = read(&ask, &mut rows, &Env::default(), None).unwrap() else { panic!() };
-        assert_eq!(position, Position::default());
+        let Reply::Welcome { starts, .. } = read(&ask, &mut rows, &Env::default(), None).unwrap() else { panic!() };
+        assert_eq!(starts, [Start::live(RoomName::new("doc:a"), Seq(0))]);
         let draft = Draft { room: paths::room_of("a"), kind: "update".into(), body: Bytes::from_static(b"{}") };
         rows.append(draft, &"x".into(), None, 0).unwrap();
-        let Reply::Welcome { frame, position } = read(&ask, &mut rows, &Env::default(), None).unwrap() else {
-            panic!()
-        };
-        assert_eq!(position, Position { epoch: Epoch(7), seq: Seq(1) });
+        let Reply::Welcome { frame, starts } = read(&ask, &mut rows, &Env::default(), None).unwrap() else { panic!() };
+        assert_eq!(starts, [Start::live(RoomName::new("doc:a"), Seq(1))]);
         assert_eq!(frame, ws::frame::text(&wire::initial(&rows.documents["a"])));
     }
 

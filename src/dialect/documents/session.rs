@@ -5,12 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::tz::TimeZone;
 
+use super::DEBUG_ROOM;
 use super::paths::Target;
 use super::reads::Read;
 use super::wire::{self, Field, Message};
 use super::writes::{Asked, Change, Metadata};
-use super::{DEBUG_ROOM, time};
 use crate::clock::Wall;
+use crate::dialect::time;
 use crate::dialect::{self, Intent, Opening, Write};
 use crate::ids::{OpId, RoomName};
 use crate::limits::OP_ID_BYTES_MAX;
@@ -289,7 +290,7 @@ mod tests {
             let _ = Session::Echo { counter: 0 }.on_text(&text, Wall(i64::MAX));
             let json = serde_json::json!({"action": "update", "content": content}).to_string();
             let Intent::Write(write) = prompt().on_text(&json, Wall(0)) else { panic!("an update is a write") };
-            let dialect::Change::Documents(change) = write.change;
+            let dialect::Change::Documents(change) = write.change else { panic!("{text}") };
             let asked = Asked::Socket { op: None };
             prop_assert_eq!(change, Change::Update { id: "a/b".into(), content: Some(content), metadata: None, asked });
         }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::expand::Expansion;
-use super::time;
 use super::wire::json;
+use crate::dialect::time;
 use crate::http::Response;
 use crate::model::Document;
 

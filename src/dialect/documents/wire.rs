@@ -8,9 +8,9 @@ use serde::Serialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::expand::Expansion;
-use super::time;
 use super::views::Dependency;
 use crate::clock::Wall;
+use crate::dialect::time;
 use crate::ids::{OpId, Seq};
 use crate::model::Document;
 

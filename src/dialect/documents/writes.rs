@@ -15,7 +15,7 @@ use super::rest::NEW_ID_BYTES_MAX;
 use super::views::{self, Prompt};
 use super::{DEBUG_ROOM, Env, lookup, paths, wire};
 use crate::clock::Wall;
-use crate::dialect::{Applied, Asker, Failure, FileTask, Frames, Name, Reply, Signal, Write};
+use crate::dialect::{Applied, Asker, Failure, FileTask, First, Frames, Name, Reply, Signal, Write};
 use crate::http::Response;
 use crate::ids::{FNV_START, OpId, RoomName, Seq, fnv};
 use crate::limits::{PAGE_BYTES_MAX, PAGE_EVENTS_MAX};
@@ -191,16 +191,13 @@ pub fn apply(
             Reply::Silence
         }
     };
-    Ok(Applied { reply, signals: act.signals, files: act.files })
+    Ok(Applied { signals: act.signals, files: act.files, ..Applied::only(reply) })
 }
 
 /// The first answer again. The recorded answer is the transaction's time in microseconds.
-pub fn repeated(change: &Change, _write: &Write, seq: Seq, answer: &str) -> Reply {
+pub fn repeated(change: &Change, _write: &Write, first: First<'_>) -> Reply {
     match asked(change) {
-        Asked::Socket { op } => {
-            let at = Wall(answer.parse().unwrap_or_default());
-            Reply::Frame(ws::frame::text(&wire::saved(at, op.as_ref(), seq, true)))
-        }
+        Asked::Socket { op } => Reply::Frame(ws::frame::text(&wire::saved(first.at, op.as_ref(), first.seq, true))),
         // REST requests carry no operation id, so none of them is ever repeated.
         Asked::Rest(_) | Asked::Nobody => Reply::Silence,
     }
@@ -623,9 +620,9 @@ fn renamed_response(old_id: &str, new_id: &str) -> Response {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-    use super::super::fake::Fake;
     use super::*;
     use crate::dialect;
+    use crate::dialect::fake::Fake;
     use serde_json::{Value, json};
 
     const STAMP: &str = "2025-05-13T01:59:00.123456+00:00";
@@ -640,7 +637,7 @@ mod tests {
             _ => None,
         };
         let write = Write { room: RoomName::new("any"), op, change: dialect::Change::Documents(change.clone()) };
-        apply(&change, &write, &Asker { actor: "ann".into(), origin: 9 }, rows, &roots()).unwrap()
+        apply(&change, &write, &Asker { actor: "ann".into(), origin: 9, verified: false }, rows, &roots()).unwrap()
     }
 
     fn update(id: &str, content: Option<&str>, metadata: Option<Metadata>, asked: Asked) -> Change {
@@ -736,7 +733,7 @@ mod tests {
         assert_eq!(rows.log["doc:d/a"][1].op, Some(op.clone()));
         let write =
             Write { room: RoomName::new("doc:d/a"), op: Some(op), change: dialect::Change::Documents(change.clone()) };
-        assert_eq!(repeated(&change, &write, Seq(2), &rows.at.0.to_string()), status(r#","dup":true"#));
+        assert_eq!(repeated(&change, &write, First { seq: Seq(2), at: rows.at, note: "" }), status(r#","dup":true"#));
     }
 
     #[test]

@@ -76,7 +76,7 @@ fn start(
     live: &Arc<commitcast::config::Live>,
     canary: bool,
 ) -> Process {
-    let env = Arc::new(Env { documents: documents::Env::default() });
+    let env = Arc::new(Env::default());
     if boot == 1 {
         let prompts = (0..PROMPTS).map(|number| documents::Import {
             directory: "d".to_owned(),
