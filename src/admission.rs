@@ -4,6 +4,7 @@
 //! because whoever debugs a refusal should mend the outermost fault first. An unknown path comes before all of it: it is a
 //! 404, never a 403 (three of the five documents this server answers are about an unexplained 403).
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -28,13 +29,46 @@ pub struct Door<'a> {
     pub guests: Option<(&'a Guests, Mono)>,
 }
 
-/// The server's own endpoints, the same on every listener.
+/// The server's own endpoints. Where an answer differs by what the listener serves, it says what that is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
-    Health,
+    Root(Served),
+    Health(Served),
     Live,
     Ready,
     Metrics,
+    /// The agents' counters under the names of the application it stands in for.
+    AgentsMetrics,
+}
+
+/// What a listener serves: a union of [`Name::bit`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Served(u8);
+
+impl fmt::Debug for Served {
+    /// By name: `commitcast explain` shows it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.names()).finish()
+    }
+}
+
+impl Served {
+    pub fn of(dialects: &[Name]) -> Served {
+        Served(dialects.iter().fold(0, |bits, name| bits | name.bit()))
+    }
+
+    pub fn has(self, name: Name) -> bool {
+        self.0 & name.bit() != 0
+    }
+
+    pub fn names(self) -> impl Iterator<Item = Name> {
+        Name::ALL.into_iter().filter(move |name| self.has(*name))
+    }
+
+    /// The dialect that it is restricted to.
+    pub fn only(self) -> Option<Name> {
+        self.names().next().filter(|name| self.0 == name.bit())
+    }
 }
 
 /// A request let in.
@@ -102,7 +136,7 @@ pub fn decide(head: &Head<'_>, door: &Door<'_>) -> Decision {
 }
 
 fn judge(head: &Head<'_>, door: &Door<'_>, client: IpAddr, origin: &mut Option<String>) -> Result<Admitted, Refused> {
-    if let Some(service) = service(head.path) {
+    if let Some(service) = service(head, door) {
         return match head.method {
             Method::Get | Method::Head => Ok(Admitted::Service(service)),
             _ => Err(Reject::new(Reason::Method, "this endpoint answers GET").into()),
@@ -122,18 +156,25 @@ fn judge(head: &Head<'_>, door: &Door<'_>, client: IpAddr, origin: &mut Option<S
 
 /// An id that cannot be one is refused in the style of its dialect, as one that is unknown.
 fn misnamed(head: &Head<'_>, door: &Door<'_>, reject: Reject) -> Refused {
-    let name = Name::Documents;
-    let closes =
-        reject.reason == Reason::BadPromptId && door.dialects.contains(&name) && door.live.refuse(name) == Style::Close;
+    let name = match reject.reason {
+        Reason::BadPromptId => Some(Name::Documents),
+        Reason::BadSession => Some(Name::Agents),
+        _ => None,
+    };
+    let closes = name.is_some_and(|name| door.dialects.contains(&name) && door.live.refuse(name) == Style::Close);
     let sound = if closes { upgrade::check(head).ok() } else { None };
     let protocol = sound.as_ref().and_then(|upgrade| chosen_protocol(&upgrade.protocols));
     let accept = sound.map(|upgrade| upgrade.accept);
     Refused { reject, accept, protocol }
 }
 
-fn service(path: &str) -> Option<Service> {
-    match path {
-        "/health" => Some(Service::Health),
+fn service(head: &Head<'_>, door: &Door<'_>) -> Option<Service> {
+    let served = Served::of(door.dialects);
+    match head.path {
+        // A socket that somebody dials there is one at an unknown path.
+        "/" if !head.wants_upgrade() => Some(Service::Root(served)),
+        "/api/v1/metrics" if served.has(Name::Agents) => Some(Service::AgentsMetrics),
+        "/health" => Some(Service::Health(served)),
         "/healthz" => Some(Service::Live),
         "/readyz" => Some(Service::Ready),
         "/metrics" => Some(Service::Metrics),
@@ -241,7 +282,8 @@ fn backend(head: &Head<'_>, door: &Door<'_>, client: IpAddr, origin: &mut Option
     Ok(Admitted::Backend(identify_backend(head, door, client, origin)?))
 }
 
-/// In debug and open mode without any key configured, everybody on the listener is the backend.
+/// In debug and open mode without any key configured, everybody on the listener is the backend. A program sends no Origin,
+/// and `origins.absent = "deny"` is about clients: where that is set, backends come in nevertheless. A page's is judged.
 fn identify_backend(
     head: &Head<'_>,
     door: &Door<'_>,
@@ -249,7 +291,9 @@ fn identify_backend(
     origin: &mut Option<String>,
 ) -> Result<Arc<ApiKey>, Reject> {
     let policy = door.live.policy(Name::Native);
-    judge_origin(head, door, Name::Native, false, origin)?;
+    if head.header_all("origin").next().is_some() {
+        judge_origin(head, door, Name::Native, false, origin)?;
+    }
     bar_guessers(door, policy.mode, client)?;
     auth::backend(policy, &Shown::of(head, policy))
 }
@@ -320,7 +364,14 @@ mod tests {
 
     /// The decision in a word: what was let in, or the reason and, in close style, a `+`.
     fn decide_on(config: &str, request: &str, refusing: Option<Reason>) -> String {
-        let flags = Flags { config: Some("c".into()), listen: vec!["127.0.0.1:0".to_owned()], ..Flags::default() };
+        let all = Name::ALL.map(Name::as_str).join(",");
+        decide_for(&all, config, request, refusing)
+    }
+
+    /// The same at a listener of some dialects.
+    fn decide_for(dialects: &str, config: &str, request: &str, refusing: Option<Reason>) -> String {
+        let listen = vec![format!("127.0.0.1:0={dialects}")];
+        let flags = Flags { config: Some("c".into()), listen, ..Flags::default() };
         let settings = Settings::build(&flags, std::iter::empty(), |_| Ok(config.to_owned())).unwrap();
         let live = settings.live();
         let door = Door {
@@ -338,8 +389,11 @@ mod tests {
         };
         match decide(&parsed, &door).outcome {
             Ok(Admitted::Socket(socket)) => {
-                format!("socket {:?} as {}", socket.target.dialect(), socket.principal.user)
+                let key = socket.key.map_or(String::new(), |key| format!(" with key {}", key.name));
+                let nobody = if socket.nobody { ", to be shown" } else { "" };
+                format!("socket {:?} as {}{key}{nobody}", socket.target.dialect(), socket.principal.user)
             }
+            Ok(Admitted::Service(service)) => format!("{service:?}").split('(').next().unwrap_or_default().to_owned(),
             Ok(Admitted::Backend(key)) => format!("backend {}", key.name),
             Ok(Admitted::Endpoint(name, user, _)) => format!("endpoint {name:?} as {user}"),
             Ok(other) => format!("{other:?}"),
@@ -383,14 +437,132 @@ mod tests {
 
     #[test]
     fn the_servers_own_endpoints_ask_for_nothing_and_are_never_sockets() {
-        for (path, service) in
-            [("/health", "Health"), ("/healthz", "Live"), ("/readyz", "Ready"), ("/metrics", "Metrics")]
-        {
-            let expected = format!("Service({service})");
-            assert_eq!(decide_on(TOKEN_MODE, &get(path, UPGRADE), Some(Reason::Draining)), expected);
+        for (path, service) in [
+            ("/health", "Health"),
+            ("/healthz", "Live"),
+            ("/readyz", "Ready"),
+            ("/metrics", "Metrics"),
+            ("/api/v1/metrics", "AgentsMetrics"),
+        ] {
+            assert_eq!(decide_on(TOKEN_MODE, &get(path, UPGRADE), Some(Reason::Draining)), service);
             let post = format!("POST {path} HTTP/1.1\r\nHost: a\r\n");
             assert_eq!(decide_on("", &post, None), "method");
         }
+    }
+
+    #[test]
+    fn the_bare_address_is_a_page_and_no_socket() {
+        assert_eq!(decide_on(TOKEN_MODE, &get("/", ""), None), "Root");
+        assert_eq!(decide_on("", &get("/", UPGRADE), None), "unknown_path");
+    }
+
+    #[test]
+    fn a_listener_knows_what_it_serves() {
+        for (dialects, only) in [
+            (&[][..], None),
+            (&[Name::Agents], Some(Name::Agents)),
+            (&[Name::Documents], Some(Name::Documents)),
+            (&[Name::Documents, Name::Agents], None),
+            (&Name::ALL, None),
+        ] {
+            let served = Served::of(dialects);
+            assert_eq!(served.only(), only, "{dialects:?}");
+            assert_eq!(served.names().collect::<Vec<_>>(), dialects);
+        }
+        // The agents' metrics are the agents': elsewhere the path is nobody's.
+        assert_eq!(decide_for("documents", "", &get("/api/v1/metrics", ""), None), "unknown_path");
+        assert_eq!(decide_for("agents", "", &get("/api/v1/metrics", ""), None), "AgentsMetrics");
+    }
+
+    const KEYS: &str = "[auth]\nmode = 'token'\n\
+                        api_keys = [{ name = 'worker', key = 'a key that nobody guesses', rights = ['tasks:*'] }]\n";
+    const KEY: &str = "X-API-Key: a key that nobody guesses\r\n";
+
+    #[test]
+    fn a_backend_comes_in_with_its_key() {
+        let bearer = KEY.replace("X-API-Key:", "Authorization: Bearer");
+        let wrong = KEY.replace("nobody", "somebody");
+        let socket = |fields: &str| get("/v1/backend", &format!("{UPGRADE}{fields}"));
+        let take = |fields: &str| get("/v1/tasks?kinds=execute", fields);
+        for (config, request, expected) in [
+            // Without keys the one backend of debug and open mode is everybody.
+            ("", socket(""), "socket Native as backend with key backend"),
+            ("", take(""), "backend backend"),
+            ("[auth]\nmode = 'open'\n", take(&wrong), "backend backend"),
+            (KEYS, socket(KEY), "socket Native as worker with key worker"),
+            (KEYS, socket(&bearer), "socket Native as worker with key worker"),
+            (KEYS, take(KEY), "backend worker"),
+            (KEYS, take(&bearer), "backend worker"),
+            (KEYS, socket(""), "token"),
+            (KEYS, socket(&wrong), "token"),
+            (KEYS, take(""), "token"),
+            (KEYS, take(&format!("{KEY}{KEY}")), "token"),
+            (KEYS, get("/v1/backend", KEY), "not_an_upgrade"),
+            // A user's token is no key.
+            (TOKEN_MODE, take("Authorization: Bearer x\r\n"), "token"),
+        ] {
+            assert_eq!(decide_on(config, &request, None), expected, "{config}{request}");
+        }
+        assert_eq!(decide_on(KEYS, &take(KEY), Some(Reason::Draining)), "draining");
+        let close = format!("{KEYS}[refuse.native]\nstyle = 'close'\n");
+        assert_eq!(decide_on(&close, &socket(""), None), "token+");
+        assert_eq!(decide_on(&close, &take(""), None), "token", "HTTP has no close codes");
+        // The keys are the native dialect's: elsewhere the paths are nobody's.
+        for request in [socket(KEY), take(KEY)] {
+            assert_eq!(decide_for("documents", "", &request, None), "unknown_path");
+        }
+    }
+
+    #[test]
+    fn a_backend_needs_no_origin_and_a_page_that_would_be_one_needs_a_good_one() {
+        let strict = format!("{KEYS}[origins]\nallow = ['https://app.example.com']\nabsent = 'deny'\n");
+        for (fields, expected) in [
+            (KEY.to_owned(), "backend worker"),
+            (format!("{KEY}Origin: https://app.example.com\r\n"), "backend worker"),
+            (format!("{KEY}Origin: https://evil.example\r\n"), "origin"),
+            (format!("{KEY}Origin: null\r\n"), "origin"),
+        ] {
+            assert_eq!(decide_on(&strict, &get("/v1/tasks", &fields), None), expected, "{fields}");
+            let socket = decide_on(&strict, &get("/v1/backend", &format!("{UPGRADE}{fields}")), None);
+            assert_eq!(socket.starts_with("socket"), expected.starts_with("backend"), "{fields}: {socket}");
+        }
+        // Of clients the setting holds as before.
+        let connect = |fields: &str| decide_on(&strict, &get("/v1/connect", &format!("{UPGRADE}{fields}")), None);
+        assert_eq!(connect(""), "origin");
+        assert_eq!(connect("Origin: https://app.example.com\r\n"), "socket Native as anonymous, to be shown");
+        let asking = |origin: &str| {
+            let fields = format!("Origin: {origin}\r\nAccess-Control-Request-Method: POST\r\n");
+            decide_on(&strict, &format!("OPTIONS /v1/publish HTTP/1.1\r\nHost: a\r\n{fields}"), None)
+        };
+        assert_eq!(asking("https://app.example.com"), "Preflight");
+        assert_eq!(asking("https://evil.example"), "origin");
+    }
+
+    #[test]
+    fn a_native_client_may_show_its_token_later_and_a_wrong_one_at_once_is_refused() {
+        let connect = |fields: &str| get("/v1/connect", &format!("{UPGRADE}{fields}"));
+        for (config, fields, expected) in [
+            (TOKEN_MODE, "", "socket Native as anonymous, to be shown"),
+            (TOKEN_MODE, "Origin: https://app.example.com\r\n", "socket Native as anonymous, to be shown"),
+            (TOKEN_MODE, "Sec-WebSocket-Protocol: app.v1\r\n", "socket Native as anonymous, to be shown"),
+            (TOKEN_MODE, "Origin: https://evil.example\r\n", "origin"),
+            (TOKEN_MODE, "Authorization: Bearer x\r\n", "token"),
+            (TOKEN_MODE, "Authorization: Bearer\r\n", "token"),
+            (TOKEN_MODE, "X-API-Key: x\r\n", "token"),
+            (TOKEN_MODE, "Sec-WebSocket-Protocol: bearer.x\r\n", "token"),
+            ("", "", "socket Native as test-user-123"),
+            ("[auth]\nmode = 'open'\n", "", "socket Native as anonymous"),
+        ] {
+            assert_eq!(decide_on(config, &connect(fields), None), expected, "{config}{fields}");
+        }
+        // Of the other dialects nobody comes in without.
+        assert_eq!(decide_on(TOKEN_MODE, &get("/ws/prompts/p", UPGRADE), None), "token");
+    }
+
+    #[test]
+    fn whoever_is_to_show_a_token_has_no_right_yet() {
+        let nobody = auth::nobody();
+        assert!(crate::auth::rights::Verb::ALL.into_iter().all(|verb| !nobody.rights.allows("debug", verb)));
     }
 
     #[test]

@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use clap::Args;
 
-use commitcast::admission::{self, Admitted, Door};
+use commitcast::admission::{self, Admitted, Decision, Door, Socket};
+use commitcast::auth::ApiKey;
 use commitcast::auth::rights::Rights;
 use commitcast::auth::token::{Mint, mint};
 use commitcast::clock::Clock;
-use commitcast::config::{Durability, normal_directory};
-use commitcast::dialect::{Env, Name, documents};
+use commitcast::config::{Durability, Listen, normal_directory};
+use commitcast::dialect::{self, Env, Opening, documents};
 use commitcast::files;
-use commitcast::http::head;
+use commitcast::http::{Reason, head};
 use commitcast::store::sqlite;
 
 use crate::{EXIT_CONFIG, EXIT_START, Serve};
@@ -94,7 +95,7 @@ pub struct ExplainArguments {
     /// A token, shown as `Authorization: Bearer`.
     #[arg(long)]
     token: Option<String>,
-    /// A further header as `Name: value`; may be repeated.
+    /// A further header as `Name: value`, such as `X-API-Key: …`; may be repeated.
     #[arg(long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
     /// The client's address as the server would see it.
@@ -105,48 +106,86 @@ pub struct ExplainArguments {
     http: bool,
 }
 
-/// Replays the door's decision. Whether a prompt exists only the store knows; everything before that is decided here.
+/// Replays the door's decision. Whether a prompt or a session exists only the store knows; everything before that is
+/// decided here.
 pub fn explain(arguments: &ExplainArguments) -> ExitCode {
     let settings = match arguments.serve.settings() {
         Ok(settings) => settings,
         Err(code) => return code,
     };
     let text = request(arguments);
-    let live = settings.live();
-    // Of several listeners one that serves the path: which one is asked, the command line does not say.
-    let served: Vec<Name> = settings.listeners.iter().flat_map(|listen| listen.dialects.iter().copied()).collect();
-    let door = Door {
-        live: &live,
-        dialects: &served,
-        peer: SocketAddr::new(arguments.peer, 0),
-        now: Clock::system().wall(),
-        refusing: None,
-        guests: None,
-    };
     let parsed = match head::parse(text.as_bytes()) {
         Ok(Some((parsed, _))) => parsed,
         Ok(None) => return complain(EXIT_CONFIG, "the request is not complete"),
         Err(reject) => return refused(&reject),
     };
-    let decision = admission::decide(&parsed, &door);
+    let live = settings.live();
+    let now = Clock::system().wall();
+    let decide = |listen: &Listen| {
+        let peer = SocketAddr::new(arguments.peer, 0);
+        let door = Door { live: &live, dialects: &listen.dialects, peer, now, refusing: None, guests: None };
+        admission::decide(&parsed, &door)
+    };
+    // Which listener is asked the command line does not say: the first one that knows the path.
+    let knows = |decision: &Decision| !matches!(&decision.outcome, Err(refused) if refused.reject.reason == Reason::UnknownPath);
+    let decisions: Vec<(&Listen, Decision)> =
+        settings.listeners.iter().map(|listen| (listen, decide(listen))).collect();
+    let chosen = decisions.iter().find(|(_, decision)| knows(decision)).or(decisions.first());
+    let Some((listen, decision)) = chosen else {
+        return complain(EXIT_CONFIG, "nothing is listened on");
+    };
+    let names: Vec<&str> = listen.dialects.iter().map(|name| name.as_str()).collect();
+    println!("listener {} ({})", listen.address, names.join(", "));
     println!("client   {}", decision.client);
     let shown = arguments.origin.as_deref();
     println!("origin   {}", decision.origin.as_deref().or(shown).unwrap_or("(none)"));
-    match decision.outcome {
-        Ok(Admitted::Socket(socket)) => {
-            println!("accepted 101, dialect {}, target {:?}", socket.target.dialect().as_str(), socket.target);
+    match &decision.outcome {
+        Ok(admitted) => accepted(admitted),
+        Err(refusal) => refused(&refusal.reject),
+    }
+}
+
+fn accepted(admitted: &Admitted) -> ExitCode {
+    match admitted {
+        Admitted::Socket(socket) => return accepted_socket(socket),
+        Admitted::Backend(key) => {
+            println!("accepted as a request of the backend protocol");
+            show_key(key);
+        }
+        Admitted::Endpoint(name, user, _) => {
+            println!("accepted as a request, dialect {}", name.as_str());
+            println!("user     {user}");
+        }
+        Admitted::Service(service) => println!("accepted by the server's own {service:?}"),
+        Admitted::Preflight => println!("accepted as a preflight"),
+    }
+    ExitCode::SUCCESS
+}
+
+/// The door lets it in; its dialect may still see from the target alone that there is nothing to open.
+fn accepted_socket(socket: &Socket) -> ExitCode {
+    if let Opening::Refuse(reject) = dialect::open(&socket.target, socket.key.as_ref(), !socket.nobody) {
+        return refused(&reject);
+    }
+    println!("accepted 101, dialect {}, target {:?}", socket.target.dialect().as_str(), socket.target);
+    match &socket.key {
+        Some(key) => show_key(key),
+        None if socket.nobody => println!("user     nobody yet: it is to show its token in its first message"),
+        None => {
             println!("user     {} (by {:?})", socket.principal.user, socket.principal.via);
             for (pattern, verbs) in socket.principal.rights.grants() {
                 let verbs: Vec<&str> = verbs.map(|verb| verb.as_str()).collect();
                 println!("right    {pattern}: {}", verbs.join(", "));
             }
-            ExitCode::SUCCESS
         }
-        Ok(other) => {
-            println!("accepted {other:?}");
-            ExitCode::SUCCESS
-        }
-        Err(refusal) => refused(&refusal.reject),
+    }
+    ExitCode::SUCCESS
+}
+
+fn show_key(key: &ApiKey) {
+    println!("backend  {}", key.name);
+    for right in &key.rights {
+        println!("right    {right}");
     }
 }
 

@@ -1,7 +1,6 @@
 //! Which reactors hold members of a room, and which dialects those members speak: the one shared lock.
 //!
-//! A worker asks once per batch, after its commit; a reactor writes only when a room gains its first or loses its last
-//! local member, or the first of a dialect. The lock is held for look-ups, never across I/O or a post, and its guard never
+//! A worker asks once per batch, after its commit; a reactor writes when somebody joins or leaves. The lock is held for look-ups, never across I/O or a post, and its guard never
 //! leaves this file (STYLE.md I11).
 //!
 //! Joining is *directory first, history second*: an event committed before [`Directory::enter`] is in the history that is
@@ -22,6 +21,7 @@ pub struct Directory {
 struct Listener {
     reactor: u8,
     dialects: u8,
+    members: usize,
 }
 
 /// Proof that a reactor stands in the directory for a room. Only [`Directory::enter`] makes one.
@@ -69,7 +69,7 @@ impl Directory {
         let listeners = rooms.entry(room.clone()).or_default();
         match listeners.iter_mut().find(|listener| listener.reactor == reactor) {
             Some(listener) => listener.dialects |= dialects,
-            None => listeners.push(Listener { reactor, dialects }),
+            None => listeners.push(Listener { reactor, dialects, members: 0 }),
         }
         let dialects = listeners.iter().find(|listener| listener.reactor == reactor).map_or(0, |it| it.dialects);
         Receipt { room: room.clone(), dialects }
@@ -101,9 +101,18 @@ impl Directory {
             .collect()
     }
 
+    /// How many members the room has on this reactor, from now on. Without an entry nothing is kept.
+    pub fn set_members(&self, room: &RoomName, reactor: u8, members: usize) {
+        let mut rooms = self.rooms.lock();
+        let listeners = rooms.get_mut(room).map(Vec::as_mut_slice).unwrap_or_default();
+        if let Some(listener) = listeners.iter_mut().find(|listener| listener.reactor == reactor) {
+            listener.members = members;
+        }
+    }
+
     /// The members of a room, over all reactors.
-    pub fn count(&self, _room: &RoomName) -> usize {
-        0
+    pub fn count(&self, room: &RoomName) -> usize {
+        self.rooms.lock().get(room).map_or(0, |listeners| listeners.iter().map(|listener| listener.members).sum())
     }
 
     pub fn rooms(&self) -> usize {
@@ -129,6 +138,23 @@ mod tests {
         assert_eq!(directory.audiences([&room].into_iter()), [Audience { reactors: 0b10_0000, dialects: 2 }]);
         directory.leave(second, 5);
         assert_eq!(directory.rooms(), 0);
+    }
+
+    #[test]
+    fn members_are_counted_over_all_reactors() {
+        let directory = Directory::default();
+        let room = RoomName::new("tickets");
+        directory.set_members(&room, 0, 9);
+        assert_eq!(directory.count(&room), 0, "nobody entered it");
+        let first = directory.enter(&room, 0, 1);
+        let second = directory.enter(&room, 1, 1);
+        directory.set_members(&room, 0, 2);
+        directory.set_members(&room, 1, 3);
+        assert_eq!(directory.count(&room), 5);
+        directory.leave(first, 0);
+        assert_eq!(directory.count(&room), 3);
+        directory.leave(second, 1);
+        assert_eq!(directory.count(&room), 0);
     }
 
     #[test]

@@ -55,6 +55,8 @@ pub mod mailbox;
 
 pub mod directory;
 
+pub mod presence;
+
 pub mod http;
 
 pub mod ws;

@@ -196,6 +196,8 @@ pub struct Limits {
     pub fragments: u32,
     /// Bytes of replies queued for one connection before it is no longer read.
     pub outbox: usize,
+    /// Rooms that one native connection may be in; 1 to `ROOMS_CEILING`.
+    pub rooms: usize,
     /// From accept to a complete request head.
     pub handshake: Duration,
     /// Silence after which a ping is sent.
@@ -227,12 +229,16 @@ pub struct Limits {
 /// The largest settable message; the originals' own bound.
 pub const MESSAGE_BYTES_CEILING: usize = 16 * 1024 * 1024;
 
+/// The most rooms of one connection that can be set: a membership is found by walking them all.
+pub const ROOMS_CEILING: usize = 4096;
+
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
             message: 1024 * 1024,
             fragments: 256,
             outbox: 1024 * 1024,
+            rooms: 128,
             handshake: Duration::from_secs(10),
             ping: Duration::from_secs(25),
             pong: Duration::from_secs(10),

@@ -60,6 +60,17 @@ pub struct Metrics {
     pub file_writes: Counter,
     pub file_write_failures: Counter,
     pub file_writes_pending: Gauge,
+    /// Shown under the agents' own names (service.rs), so not in the registry.
+    pub agents: Agents,
+}
+
+/// What the application that the `agents` dialect stands in for counted of its sockets.
+#[derive(Debug, Default)]
+pub struct Agents {
+    /// Ever opened, not open now.
+    pub sockets: Counter,
+    pub messages_in: Counter,
+    pub messages_out: Counter,
 }
 
 impl Default for Metrics {
@@ -92,6 +103,7 @@ impl Default for Metrics {
             file_writes: Counter::default(),
             file_write_failures: Counter::default(),
             file_writes_pending: Gauge::default(),
+            agents: Agents::default(),
         };
         let mut registry = Registry::with_prefix("commitcast");
         // The one table of names: a counter's exported name gains `_total`.
@@ -184,6 +196,10 @@ pub struct Counts {
     pub bytes_out: u64,
     pub signals_dropped: u64,
     pub lagging_reads: u64,
+    /// Of the `agents` dialect: sockets opened, messages in, frames out.
+    pub agents_sockets: u64,
+    pub agents_in: u64,
+    pub agents_out: u64,
 }
 
 impl Counts {
@@ -203,6 +219,9 @@ impl Counts {
         metrics.bytes_out.inc_by(self.bytes_out - published.bytes_out);
         metrics.signals_dropped.inc_by(self.signals_dropped - published.signals_dropped);
         metrics.lagging_reads.inc_by(self.lagging_reads - published.lagging_reads);
+        metrics.agents.sockets.inc_by(self.agents_sockets - published.agents_sockets);
+        metrics.agents.messages_in.inc_by(self.agents_in - published.agents_in);
+        metrics.agents.messages_out.inc_by(self.agents_out - published.agents_out);
         *published = self;
     }
 }

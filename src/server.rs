@@ -29,6 +29,7 @@ use crate::limits::{
 use crate::listener::{self, Listener};
 use crate::mailbox::{self, Mailbox};
 use crate::metrics::Metrics;
+use crate::presence::Presence;
 use crate::reactor::poller::MioPoller;
 use crate::reactor::{self, Control, Inbound, Reactor};
 use crate::service::Status;
@@ -116,6 +117,7 @@ impl Server {
             log::info!("{count} Markdown files read from {}", settings.documents.directories.join(", "));
         }
 
+        let presence = Arc::new(Presence::default());
         let guests = Arc::new(Guests::default());
         let shared_live = Arc::new(ArcSwap::new(live.clone()));
         let retention = Arc::new(ArcSwap::from_pointee(live.retention.clone()));
@@ -200,6 +202,8 @@ impl Server {
                     backlog: backlog.clone(),
                     responses: responses.clone(),
                     directory: directory.clone(),
+                    presence: presence.clone(),
+                    peers: mailboxes.clone(),
                     guests: guests.clone(),
                     env: env.clone(),
                     clock: clock.clone(),

@@ -50,11 +50,21 @@ pub enum Mode {
     Open,
 }
 
+/// Which claim of a token names its user. A token needs `sub` in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UserClaim {
+    #[default]
+    Sub,
+    /// For clients whose tokens have an account's name in `sub` and the user in `user_id`.
+    UserId,
+}
+
 /// The rules of one dialect. The default lets nobody in.
 #[derive(Clone, Debug)]
 pub struct Policy {
     pub mode: Mode,
     pub keys: KeyRing,
+    pub user_claim: UserClaim,
     pub api_keys: Vec<Arc<ApiKey>>,
     /// Whether `?token=` is believed.
     pub query_token: bool,
@@ -72,6 +82,7 @@ impl Default for Policy {
         Policy {
             mode: Mode::Token,
             keys: KeyRing::default(),
+            user_claim: UserClaim::default(),
             api_keys: Vec::new(),
             query_token: false,
             cookie: None,
@@ -254,7 +265,7 @@ pub fn backend(policy: &Policy, shown: &Shown<'_>) -> Result<Arc<ApiKey>, Reject
         Once::Several => return Err(reject("there is more than one X-API-Key header")),
         Once::Absent => bearer(&shown.authorization)?,
     };
-    let key = key.ok_or_else(|| reject("no API key was shown"))?;
+    let key = key.ok_or_else(|| reject(NO_KEY))?;
     // Every key is compared, so that time does not tell which one came close. An empty one is a hole in the
     // configuration, not a key.
     let known = |found: Option<Arc<ApiKey>>, api_key: &Arc<ApiKey>| {
@@ -279,8 +290,13 @@ fn with_all_rights(identified: Result<Principal, Reject>, otherwise: impl FnOnce
 fn identify(policy: &Policy, shown: &Shown<'_>, peer_is_trusted_proxy: bool, now: Wall) -> Result<Principal, Reject> {
     if let Some((token, via)) = shown_token(policy, shown)? {
         let claims = policy.keys.verify(token, now)?;
+        let user = match policy.user_claim {
+            UserClaim::Sub => claims.sub,
+            // Not `sub` in its place: the two may name different people.
+            UserClaim::UserId => claims.user_id.ok_or_else(|| reject(NO_USER_ID))?,
+        };
         return Ok(Principal {
-            user: claims.sub,
+            user,
             rights: claims.rooms.map_or_else(|| policy.default_rights.clone(), Arc::new),
             expires_at: claims.exp,
             jti: claims.jti,
@@ -372,12 +388,14 @@ fn equal_in_constant_time(known: &[u8], shown: &[u8]) -> bool {
 }
 
 /// Was a credential shown, and a wrong one? Whoever shows none guesses nothing: a page whose user has logged out asks
-/// again every two seconds, and must not have its whole office barred.
+/// again every two seconds, and must not have its whole office barred. Nor does whoever shows a token that we signed.
 pub fn is_guess(reject: &Reject) -> bool {
-    reject.reason == Reason::Token && reject.detail != NO_TOKEN
+    reject.reason == Reason::Token && ![NO_TOKEN, NO_KEY, NO_USER_ID].contains(&&*reject.detail)
 }
 
 const NO_TOKEN: &str = "no token was shown";
+const NO_KEY: &str = "no API key was shown";
+const NO_USER_ID: &str = "the token's claim user_id is missing or is no name";
 
 fn reject(detail: &'static str) -> Reject {
     Reject::new(Reason::Token, detail)
@@ -556,8 +574,92 @@ mod tests {
         let refused = |shown: &Shown<'_>| authenticate(&policy, shown, false, NOW).unwrap_err();
         assert!(!is_guess(&refused(&nothing())));
         assert!(is_guess(&refused(&Shown { authorization: Once::One("Bearer x"), ..nothing() })));
+        assert!(!is_guess(&backend(&policy, &nothing()).unwrap_err()));
+        assert!(is_guess(&backend(&policy, &Shown { api_key: Once::One("x"), ..nothing() }).unwrap_err()));
         let late = format!("Bearer {}", expired());
         assert!(!is_guess(&refused(&Shown { authorization: Once::One(&late), ..nothing() })), "it was good once");
+    }
+
+    /// CONTRACT.md 4.2: what the agents' clients show, and as whom they come in, in production and in debug mode.
+    #[test]
+    fn y2_the_token_matrix_of_the_agents() {
+        use jsonwebtoken::{Algorithm as Library, EncodingKey, Header, encode};
+        let at = NOW.unix_seconds();
+        let signed = |claims: serde_json::Value, secret: &[u8]| {
+            encode(&Header::new(Library::HS256), &claims, &EncodingKey::from_secret(secret)).unwrap()
+        };
+        let token = |claims| signed(claims, SECRET);
+        let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        let unsigned = "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.eyJzdWIiOiJhIiwidXNlcl9pZCI6InUtMSJ9.";
+        let missing = "the token's claim user_id is missing or is no name";
+        for (what, shown, expected) in [
+            ("nothing", None, Err("no token was shown")),
+            ("valid", Some(token(json(r#"{"sub":"a","user_id":"u-1","exp":1700000060}"#))), Ok("u-1")),
+            ("no exp", Some(token(json(r#"{"sub":"a","user_id":"u-1"}"#))), Ok("u-1")),
+            ("garbage", Some("test-token-123".to_owned()), Err("the token is not a signed JWT")),
+            ("no sub", Some(token(json(r#"{"user_id":"u-1"}"#))), Err("a claim of the token is missing")),
+            ("no user_id", Some(token(json(r#"{"sub":"a"}"#))), Err(missing)),
+            ("a numeric user_id", Some(token(json(r#"{"sub":"a","user_id":7}"#))), Err(missing)),
+            ("an empty user_id", Some(token(json(r#"{"sub":"a","user_id":""}"#))), Err(missing)),
+            (
+                "expired",
+                Some(token(serde_json::json!({"sub": "a", "user_id": "u-1", "exp": at - 60}))),
+                Err("the token has expired"),
+            ),
+            (
+                "not valid yet",
+                Some(token(serde_json::json!({"sub": "a", "user_id": "u-1", "nbf": at + 60}))),
+                Err("the token is not valid yet"),
+            ),
+            (
+                "another secret",
+                Some(signed(json(r#"{"sub":"a","user_id":"u-1"}"#), b"another secret of thirty-two bytes")),
+                Err("the token's signature does not fit"),
+            ),
+            ("alg none", Some(unsigned.to_owned()), Err("the token is not a signed JWT")),
+        ] {
+            let query_token = shown.map_or(Once::Absent, |token| Once::One(Cow::Owned(token)));
+            let shown = Shown { query_token, ..nothing() };
+            let production = Policy { user_claim: UserClaim::UserId, ..policy(Mode::Token) };
+            match (authenticate(&production, &shown, false, NOW), expected) {
+                (Ok(principal), Ok(user)) => assert_eq!(&*principal.user, user, "{what}"),
+                (Err(reject), Err(detail)) => {
+                    assert!(reject.detail.starts_with(detail), "{what}: {}", reject.detail);
+                    assert_eq!(reject.row().status, 401, "{what}");
+                }
+                (found, _) => panic!("{what}: {found:?}"),
+            }
+            // In debug mode a bad token is no token.
+            let debug = Policy { user_claim: UserClaim::UserId, ..policy(Mode::Debug) };
+            let principal = authenticate(&debug, &shown, false, NOW).unwrap();
+            assert_eq!(&*principal.user, expected.unwrap_or(DEBUG_USER), "{what}");
+        }
+    }
+
+    #[test]
+    fn another_dialects_claim_is_nobodys_business() {
+        let minted = token_for("ann");
+        let shown = Shown { cookie: Once::One(&minted), ..nothing() };
+        for user_claim in [UserClaim::Sub, UserClaim::UserId] {
+            let policy = Policy { user_claim, ..policy(Mode::Token) };
+            assert_eq!(&*authenticate(&policy, &shown, false, NOW).unwrap().user, "ann", "one token for all");
+        }
+        // Signed by us: no guess, however often it comes.
+        assert!(!is_guess(&reject(NO_USER_ID)));
+    }
+
+    #[test]
+    fn without_keys_debug_and_open_mode_have_one_backend() {
+        for (mode, name) in [(Mode::Debug, Some("backend")), (Mode::Open, Some("backend")), (Mode::Token, None)] {
+            let found = backend(&policy(mode), &nothing()).ok();
+            assert_eq!(found.as_ref().map(|key| key.name.as_str()), name, "{mode:?}");
+            assert!(found.is_none_or(|key| key.allows("publish:doc:a") && key.allows("tasks:execute")));
+            // With a key configured it has to be shown in every mode.
+            let mut keyed = policy(mode);
+            keyed.api_keys.push(Arc::new(ApiKey { name: "n".into(), key: "k".into(), rights: Vec::new() }));
+            assert!(backend(&keyed, &nothing()).is_err(), "{mode:?}");
+            assert!(backend(&keyed, &Shown { api_key: Once::One("k"), ..nothing() }).is_ok(), "{mode:?}");
+        }
     }
 
     #[test]

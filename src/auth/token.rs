@@ -12,7 +12,7 @@ use std::time::Duration;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation};
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Error as _, MapAccess, Visitor};
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::auth::rights::{Rights, Verb};
@@ -143,6 +143,8 @@ pub enum TokenError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claims {
     pub sub: Arc<str>,
+    /// The claim `user_id`, when it is a name as `sub` has to be one.
+    pub user_id: Option<Arc<str>>,
     /// Seconds since 1970, without the leeway.
     pub exp: Option<i64>,
     pub jti: Option<Arc<str>>,
@@ -194,6 +196,7 @@ impl KeyRing {
         check_times(&payload, now)?;
         Ok(Claims {
             sub: payload.sub.0,
+            user_id: payload.user_id.and_then(|user_id| user_id.0),
             exp: payload.exp.map(|exp| exp.0),
             jti: payload.jti.map(|jti| jti.0),
             rooms: payload.rooms.map(|rooms| rooms.0),
@@ -246,6 +249,7 @@ pub fn mint(secret: &[u8], mint: &Mint<'_>, now: Wall) -> Result<String, MintErr
     let lifetime = |ttl: Duration| iat.saturating_add_unsigned(ttl.as_secs()).min(TIME_MAX);
     let claims = Minted {
         sub: mint.sub,
+        user_id: mint.sub,
         iat,
         exp: mint.ttl.map(lifetime),
         aud: mint.audience,
@@ -362,6 +366,7 @@ fn check_times(payload: &Payload, now: Wall) -> Result<(), TokenError> {
 /// The claims as strictly as they are promised: an object, no claim twice, a present claim is never `null`.
 struct Payload {
     sub: UserName,
+    user_id: Option<OtherName>,
     exp: Option<Time>,
     nbf: Option<Time>,
     jti: Option<TokenId>,
@@ -374,6 +379,8 @@ impl<'de> Deserialize<'de> for Payload {
         #[derive(Deserialize)]
         struct Fields {
             sub: UserName,
+            #[serde(default, deserialize_with = "present")]
+            user_id: Option<OtherName>,
             #[serde(default, deserialize_with = "present")]
             exp: Option<Time>,
             #[serde(default, deserialize_with = "present")]
@@ -394,8 +401,9 @@ impl<'de> Deserialize<'de> for Payload {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Payload, A::Error> {
-                let Fields { sub, exp, nbf, jti, rooms } = Fields::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(Payload { sub, exp, nbf, jti, rooms })
+                let Fields { sub, user_id, exp, nbf, jti, rooms } =
+                    Fields::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Payload { sub, user_id, exp, nbf, jti, rooms })
             }
         }
 
@@ -413,6 +421,26 @@ impl<'de> Deserialize<'de> for UserName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<UserName, D::Error> {
         let text = String::deserialize(deserializer)?;
         if is_user_name(&text) { Ok(UserName(Arc::from(text))) } else { Err(D::Error::custom("user name")) }
+    }
+}
+
+/// A name, or nothing: issuers that know nothing of us write numbers and whatever else into this claim, and where nobody
+/// asks for it that must not shut their users out.
+struct OtherName(Option<Arc<str>>);
+
+impl<'de> Deserialize<'de> for OtherName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<OtherName, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Any {
+            Text(String),
+            Other(IgnoredAny),
+        }
+
+        Ok(OtherName(match Any::deserialize(deserializer)? {
+            Any::Text(text) if is_user_name(&text) => Some(Arc::from(text)),
+            Any::Text(_) | Any::Other(_) => None,
+        }))
     }
 }
 
@@ -470,6 +498,8 @@ impl<'de> Deserialize<'de> for ReadRooms {
 #[derive(Serialize)]
 struct Minted<'a> {
     sub: &'a str,
+    /// The same again, for the dialect whose clients are named by it: one token for all.
+    user_id: &'a str,
     iat: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     exp: Option<i64>,
@@ -905,7 +935,7 @@ MCowBQYDK2VwAyEAzrhUOF+EUCnp2pU9qgFktm++4ygYEa3Ockmpva2dcas=
     fn what_is_not_configured_is_not_required_but_a_foreign_audience_is_refused() {
         let header = r#"{"alg":"HS256"}"#;
         let claims = plain_ring().verify(&sign(header, r#"{"sub":"a","iss":"any","custom":{"x":[1]}}"#), NOW).unwrap();
-        assert_eq!(claims, Claims { sub: Arc::from("a"), exp: None, jti: None, rooms: None });
+        assert_eq!(claims, Claims { sub: Arc::from("a"), user_id: None, exp: None, jti: None, rooms: None });
         let addressed = sign(header, r#"{"sub":"a","aud":"somebody"}"#);
         assert_eq!(plain_ring().verify(&addressed, NOW), Err(TokenError::Audience));
         let either = sign(HS, r#"{"sub":"a","exp":1700000100,"aud":["x","other"],"iss":"us"}"#);
@@ -994,6 +1024,35 @@ MCowBQYDK2VwAyEAzrhUOF+EUCnp2pU9qgFktm++4ygYEa3Ockmpva2dcas=
         assert_eq!(plain_ring().verify(&forever, NOW).unwrap().exp, Some(TIME_MAX));
         let plain = mint(SECRET, &Mint { sub: "a", ..Mint::default() }, NOW).unwrap();
         assert_eq!(plain_ring().verify(&plain, NOW).unwrap().exp, None);
+    }
+
+    #[test]
+    fn the_claim_user_id_is_a_name_or_nothing() {
+        let named = |claim: &str| {
+            let claims = plain_ring().verify(&sign(r#"{"alg":"HS256"}"#, &format!(r#"{{"sub":"s"{claim}}}"#)), NOW)?;
+            Ok(claims.user_id.map(|user_id| user_id.to_string()))
+        };
+        let name = |text: &str| Ok(Some(text.to_owned()));
+        let long = format!(r#","user_id":"{}""#, "a".repeat(USER_CHARS_MAX + 1));
+        for (claim, expected) in [
+            ("", Ok(None)),
+            (r#","user_id":"u-1""#, name("u-1")),
+            (r#","user_id":"\u00fc""#, name("ü")),
+            (r#","user_id":7"#, Ok(None)),
+            (r#","user_id":-1.5e3"#, Ok(None)),
+            (r#","user_id":null"#, Ok(None)),
+            (r#","user_id":true"#, Ok(None)),
+            (r#","user_id":["u-1"]"#, Ok(None)),
+            (r#","user_id":{"id":"u-1"}"#, Ok(None)),
+            (r#","user_id":"""#, Ok(None)),
+            (r#","user_id":"a\nb""#, Ok(None)),
+            (&long, Ok(None)),
+            (r#","user_id":"a","user_id":"b""#, Err(TokenError::Claims)),
+        ] {
+            assert_eq!(named(claim), expected, "{claim}");
+        }
+        let minted = mint(SECRET, &Mint { sub: "ann", ..Mint::default() }, NOW).unwrap();
+        assert_eq!(plain_ring().verify(&minted, NOW).unwrap().user_id.as_deref(), Some("ann"));
     }
 
     #[test]

@@ -11,7 +11,8 @@ use super::raw::{self, Raw};
 use super::tree::Node;
 use super::units::{Size, Span, Whole};
 use super::{DocumentsSettings, Drain, Listen, Live, Settings, StoreSettings, identity};
-use crate::dialect::Name;
+use crate::auth::Mode;
+use crate::dialect::{Name, agents};
 use crate::limits::{self, Limits};
 use crate::logging;
 use crate::store::seam::{Keep, Retention};
@@ -36,6 +37,7 @@ pub fn check(raw: Raw, tree: &Node, read_file: &dyn Fn(&Path) -> io::Result<Stri
     let identity = identity::check(&raw, &listeners, read_file, &mut report);
     let store = store(&raw.keys.store, &mut report);
     let documents = documents(&raw.keys.documents, &mut report);
+    let agents = agents(&raw.keys.agents, &listeners, identity.as_ref(), &mut report);
     let drain = drain(&raw.keys.drain, &mut report);
     let log = log(&raw.keys.log, &mut report);
     let reactors = reactors(raw.keys.reactors, &mut report);
@@ -57,7 +59,8 @@ pub fn check(raw: Raw, tree: &Node, read_file: &dyn Fn(&Path) -> io::Result<Stri
         retention,
         limits,
     };
-    Ok(Settings { listeners, store, documents, drain, log, reactors, live: Arc::new(live), notes: report.notes, raw })
+    let live = Arc::new(live);
+    Ok(Settings { listeners, store, documents, agents, drain, log, reactors, live, notes: report.notes, raw })
 }
 
 /// Gathers what is wrong and what is worth a word, with the places of the keys it is about.
@@ -187,6 +190,27 @@ pub fn normal_directory(written: &str) -> Result<String, &'static str> {
     Ok(format!("{absolute}{normal}"))
 }
 
+/// Sessions out of nothing are for development, where nobody's session is anybody's secret.
+fn agents(
+    written: &raw::Agents,
+    listeners: &[Listen],
+    identity: Option<&identity::Identity>,
+    report: &mut Report<'_>,
+) -> agents::Env {
+    let auto_create_sessions = written.auto_create_sessions.unwrap_or(false);
+    let served = listeners.iter().any(|listen| listen.dialects.contains(&Name::Agents));
+    // Without an identity the mode was complained of already.
+    let mode = identity.map(|identity| identity.policies[Name::Agents as usize].mode);
+    if auto_create_sessions && served && mode.is_some_and(|mode| mode != Mode::Debug) {
+        report.wrong(
+            "agents.auto_create_sessions",
+            "`auto_create_sessions` makes a session for whoever names one, which is for debug mode only: set it to false, \
+             or auth.agents.mode to \"debug\"",
+        );
+    }
+    agents::Env { auto_create_sessions, pong: written.pong.unwrap_or(false) }
+}
+
 fn drain(written: &raw::Drain, report: &mut Report<'_>) -> Drain {
     let span = |written: Option<Span>, default| written.map_or(default, |span| span.0);
     let timeout = span(written.timeout, DRAIN_TIMEOUT_DEFAULT);
@@ -299,6 +323,7 @@ fn limits(written: &raw::Limits, report: &mut Report<'_>) -> Limits {
         ),
         fragments: bounds.number("fragments", written.fragments, default.fragments, 1),
         outbox: bounds.size("outbox", written.outbox, default.outbox, MESSAGE_BYTES_MIN, u64::from(u32::MAX)),
+        rooms: bounds.rooms(written.rooms, default.rooms),
         handshake: bounds.span("handshake", written.handshake, default.handshake),
         ping: bounds.span("ping", written.ping, default.ping),
         pong: bounds.span("pong", written.pong, default.pong),
@@ -368,6 +393,17 @@ impl Bounds<'_, '_> {
             Some(Whole(count)) if count <= max as u64 => count as usize,
             Some(_) => {
                 self.wrong(key, format!("at most {max}"));
+                default
+            }
+        }
+    }
+
+    fn rooms(&mut self, written: Option<Whole>, default: usize) -> usize {
+        match written {
+            None => default,
+            Some(Whole(rooms)) if (1..=limits::ROOMS_CEILING as u64).contains(&rooms) => rooms as usize,
+            Some(_) => {
+                self.wrong("rooms", format!("between 1 and {}", limits::ROOMS_CEILING));
                 default
             }
         }

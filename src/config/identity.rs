@@ -12,10 +12,12 @@ use super::check::Report;
 use super::raw::{self, Raw};
 use super::safety::{self, Unsafe};
 use crate::auth::origin::{Absent, Origins};
-use crate::auth::rights::Rights;
+use crate::auth::rights::{Rights, fits};
 use crate::auth::token::{Algorithm, KeyRing, Rules};
-use crate::auth::{ApiKey, Mode, Policy};
+use crate::auth::{ApiKey, Mode, Policy, UserClaim};
 use crate::dialect::Name;
+use crate::limits::ROOM_NAME_BYTES_MAX;
+use crate::model::TaskKind;
 
 /// Bytes below which a secret can be found by trying (RFC 7518 3.2: as many as the hash has).
 const SECRET_BYTES_ADVISED: usize = 32;
@@ -44,13 +46,18 @@ pub fn check(
     let modes_are_sound = report.problems.len() == before;
     let keys = key_ring(&raw.keys.auth, read_file, report);
     let api_keys = api_keys(&raw.keys.auth, report);
+    // Their door is the native dialect's.
+    let backends_come = !api_keys.is_empty() && listeners.iter().any(|listen| listen.dialects.contains(&Name::Native));
     let mut policies = Vec::new();
     let mut origins = Vec::new();
     for (name, mode) in Name::ALL.into_iter().zip(modes) {
         let served = listeners.iter().any(|listen| listen.dialects.contains(&name));
         let policy = policy(raw, name, mode, &keys, &api_keys, report);
         if modes_are_sound {
-            check_credentials(raw, name, &policy, served, report);
+            check_credentials(raw, name, &policy, served, backends_come, report);
+        }
+        if name == Name::Native && served {
+            note_open_backends(&policy, report);
         }
         if let Some(own) = self::origins(raw, name, &policy, served, report) {
             origins.push(Arc::new(own));
@@ -172,17 +179,15 @@ fn api_keys(written: &raw::Auth, report: &mut Report<'_>) -> Vec<Arc<ApiKey>> {
         if keys.iter().any(|other| other.key == key.key.0) {
             report.wrong(&path, format!("API key `{}` is another one's too", key.name));
         }
+        let kinds = TaskKind::ALL.map(TaskKind::as_str).join(", ");
         for right in key.rights.iter().filter(|right| !is_backend_right(right)) {
             report.wrong(
                 &format!("{path}.rights"),
                 format!(
                     "`{right}` is not a right (publish:<rooms>, read:<rooms>, tasks:<kind>, sessions, approvals, \
-                     connections, *)"
+                     connections, *; kinds of tasks: {kinds})"
                 ),
             );
-        }
-        if index == 0 {
-            report.note("auth.api_keys is read and checked, but has no effect: this version serves no backends");
         }
         keys.push(ApiKey { name: key.name.clone(), key: key.key.0.clone(), rights: key.rights.clone() });
     }
@@ -191,10 +196,12 @@ fn api_keys(written: &raw::Auth, report: &mut Report<'_>) -> Vec<Arc<ApiKey>> {
 
 fn is_backend_right(right: &str) -> bool {
     match right.split_once(':') {
-        Some(("publish" | "read" | "tasks", object)) => {
-            let fixed = object.strip_suffix('*').unwrap_or(object);
-            !object.is_empty() && !fixed.contains('*')
+        Some(("publish" | "read", rooms)) => {
+            let fixed = rooms.strip_suffix('*').unwrap_or(rooms);
+            !rooms.is_empty() && rooms.len() <= ROOM_NAME_BYTES_MAX && !fixed.contains('*')
         }
+        // A slip here would be a backend that waits for ever.
+        Some(("tasks", kinds)) => TaskKind::ALL.into_iter().any(|kind| fits(kinds, kind.as_str())),
         Some(_) => false,
         None => matches!(right, "sessions" | "approvals" | "connections" | "*"),
     }
@@ -234,6 +241,7 @@ fn policy(
     Policy {
         mode,
         keys: keys.clone(),
+        user_claim: user_claim(name),
         api_keys: api_keys.to_vec(),
         query_token: own.query_token.or(shared.query_token).unwrap_or(true),
         cookie,
@@ -241,6 +249,14 @@ fn policy(
         // Names of headers know no case, but whoever looks one up may.
         user_header: user_header.map(|name| name.to_ascii_lowercase()),
         ..Policy::default()
+    }
+}
+
+/// The dialect of the agents' sessions keeps the user apart from the account (CONTRACT.md 4.2).
+fn user_claim(name: Name) -> UserClaim {
+    match name {
+        Name::Agents => UserClaim::UserId,
+        Name::Documents | Name::Workflows | Name::Tickets | Name::Native => UserClaim::Sub,
     }
 }
 
@@ -269,7 +285,14 @@ fn is_token(name: &str) -> bool {
 }
 
 /// A mode that asks for something nobody can have is a slip, and it is better heard of before the first user calls.
-fn check_credentials(raw: &Raw, name: Name, policy: &Policy, served: bool, report: &mut Report<'_>) {
+fn check_credentials(
+    raw: &Raw,
+    name: Name,
+    policy: &Policy,
+    served: bool,
+    backends_come: bool,
+    report: &mut Report<'_>,
+) {
     let trusts_a_proxy = raw.keys.proxy.trusted.iter().flatten().next().is_some();
     if policy.user_header.is_some() && !trusts_a_proxy {
         report.wrong(
@@ -277,14 +300,32 @@ fn check_credentials(raw: &Raw, name: Name, policy: &Policy, served: bool, repor
             "`user_header` is believed from trusted proxies only: name them in proxy.trusted",
         );
     }
-    // API keys open the backends' door, which this version does not have: they let nobody in.
     let nothing = policy.keys.is_empty() && policy.user_header.is_none();
-    if served && policy.mode == Mode::Token && nothing {
+    if !served || policy.mode != Mode::Token || !nothing {
+        return;
+    }
+    if backends_come {
+        report.note(format!(
+            "{}: token mode with auth.api_keys alone lets backends in and no client: for those set auth.hs256_secret or \
+             auth.keys",
+            name.as_str()
+        ));
+    } else {
         let (_, mode_key) = written_mode(raw, name);
         report.wrong(
             &mode_key,
             "token mode has no key to check tokens with: set auth.hs256_secret or auth.keys \
-             (or auth.user_header with proxy.trusted)",
+             (or auth.user_header with proxy.trusted, or auth.api_keys for backends alone)",
+        );
+    }
+}
+
+/// Without a key everybody is a backend: which is what debug mode is for, and in open mode perhaps not what was meant.
+fn note_open_backends(policy: &Policy, report: &mut Report<'_>) {
+    if policy.mode == Mode::Open && policy.api_keys.is_empty() {
+        report.note(
+            "open mode without auth.api_keys lets everybody be a backend: take the tasks, publish into every room, close \
+             connections",
         );
     }
 }

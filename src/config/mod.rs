@@ -39,9 +39,9 @@ pub use check::normal_directory;
 pub use problem::{ConfigError, Place, Problem};
 pub use raw::{Durability, Style};
 
-use crate::auth::Policy;
 use crate::auth::origin::Origins;
-use crate::dialect::Name;
+use crate::auth::{Mode, Policy};
+use crate::dialect::{Name, agents};
 use crate::limits::Limits;
 use crate::logging;
 use crate::store::seam::Retention;
@@ -85,6 +85,7 @@ pub struct Settings {
     pub listeners: Vec<Listen>,
     pub store: StoreSettings,
     pub documents: DocumentsSettings,
+    pub agents: agents::Env,
     pub drain: Drain,
     pub log: logging::Settings,
     /// 1 to [`crate::limits::REACTORS_MAX`].
@@ -191,19 +192,24 @@ impl Settings {
     }
 
     /// The part of `new` to put in place of ours, unless that would open what we listen on: its modes were judged by its
-    /// own listeners, and those it does not get without a restart.
+    /// own listeners, and those it does not get without a restart. Nor may it leave debug mode while sessions are made out
+    /// of nothing, which goes on until a restart.
     pub fn reload(&self, new: &Settings) -> Result<Arc<Live>, ConfigError> {
         let mode = |name| new.live.policy(name).mode;
-        match safety::debug_exposed(&self.listeners, mode) {
-            None => Ok(new.live()),
-            Some(listen) => Err(ConfigError::new(vec![Problem::new(
-                Place::Default,
-                format!(
-                    "debug mode was asked for while {} is listened on, which is not a loopback address: restart, or keep the mode",
-                    listen.address
-                ),
-            )])),
+        let refused = |message| Err(ConfigError::new(vec![Problem::new(Place::Default, message)]));
+        if let Some(listen) = safety::debug_exposed(&self.listeners, mode) {
+            return refused(format!(
+                "debug mode was asked for while {} is listened on, which is not a loopback address: restart, or keep the mode",
+                listen.address
+            ));
         }
+        if self.agents.auto_create_sessions && mode(Name::Agents) != Mode::Debug {
+            return refused(
+                "agents.auto_create_sessions is in effect and for debug mode only: restart, or keep the mode"
+                    .to_owned(),
+            );
+        }
+        Ok(new.live())
     }
 
     /// The keys by which `new` differs from us and which only a restart can bring about.
@@ -214,6 +220,7 @@ impl Settings {
             ("store.durability", self.store.durability != new.store.durability),
             ("store.readers", self.store.readers != new.store.readers),
             ("documents.directories", self.documents != new.documents),
+            ("agents", of_agents(&self.agents) != of_agents(&new.agents)),
             ("drain", self.drain != new.drain),
             ("log", self.log != new.log),
             ("reactors", self.reactors != new.reactors),
@@ -240,6 +247,11 @@ impl Settings {
     pub fn refuse(&self, name: Name) -> Style {
         self.live.refuse(name)
     }
+}
+
+/// The dialect's settings do not compare themselves: it has no use for that.
+fn of_agents(env: &agents::Env) -> (bool, bool) {
+    (env.auto_create_sessions, env.pong)
 }
 
 fn read_config(path: &Path, read_file: &impl Fn(&Path) -> io::Result<String>) -> Result<Node, Problem> {

@@ -63,6 +63,7 @@ pub struct Keys {
     pub refuse: Refuse,
     pub proxy: Proxy,
     pub documents: Documents,
+    pub agents: Agents,
     pub rooms: Rooms,
     pub limits: Limits,
     pub drain: Drain,
@@ -204,6 +205,14 @@ pub struct Documents {
     pub directories: Option<Vec<String>>,
 }
 
+/// The fields of [`crate::dialect::agents::Env`], which says what they mean.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table: [agents]")]
+pub struct Agents {
+    pub auto_create_sessions: Option<bool>,
+    pub pong: Option<bool>,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table: [rooms]")]
 pub struct Rooms {
@@ -225,6 +234,7 @@ pub struct Limits {
     pub message: Option<Size>,
     pub fragments: Option<Whole>,
     pub outbox: Option<Size>,
+    pub rooms: Option<Whole>,
     pub handshake: Option<Span>,
     pub ping: Option<Span>,
     pub pong: Option<Span>,

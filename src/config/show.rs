@@ -56,11 +56,16 @@ fn shared(settings: &Settings) -> Keys {
         refuse: raw::Refuse::default(),
         proxy: raw::Proxy { trusted: Some(live.trusted.iter().copied().map(Network).collect()) },
         documents: raw::Documents { directories: Some(settings.documents.directories.clone()) },
+        agents: raw::Agents {
+            auto_create_sessions: Some(settings.agents.auto_create_sessions),
+            pong: Some(settings.agents.pong),
+        },
         rooms: raw::Rooms { keep: Some(live.retention.rules.iter().map(keep).collect()) },
         limits: raw::Limits {
             message: Some(Size(limits.message as u64)),
             fragments: Some(Whole(u64::from(limits.fragments))),
             outbox: Some(Size(limits.outbox as u64)),
+            rooms: Some(Whole(limits.rooms as u64)),
             handshake: Some(Span(limits.handshake)),
             ping: Some(Span(limits.ping)),
             pong: Some(Span(limits.pong)),

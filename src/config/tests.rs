@@ -54,11 +54,11 @@ fn without_a_word_it_is_a_debug_server_on_loopback() {
     }
 }
 
-/// DESIGN.md section 9, with the dialects that this version has.
+/// DESIGN.md section 9.
 const SAMPLE: &str = r#"
 [[listen]]
 address  = "127.0.0.1:8080"
-dialects = ["documents", "native"]   # absent: all
+dialects = ["documents", "workflows", "tickets", "agents", "native"]   # absent: all
 
 [store]
 path = "commitcast-data"            # or url = "postgres://..."
@@ -84,6 +84,8 @@ style = "close"
 trusted = ["127.0.0.1/32", "::1/128"]
 [documents]
 directories = ["prompts"]
+[agents]
+auto_create_sessions = false        # debug mode only
 
 [rooms]
 keep = [{ room = "topic:*", events = 100 }, { room = "doc:*", span = "30d" }, { room = "*", events = 10000 }]
@@ -152,7 +154,7 @@ fn every_slip_is_told_with_its_line_and_what_was_meant() {
         ("[refuse.native]\nstyle = 'htp'", "c.toml:2: `style` must be one of http, close; did you mean `http`?"),
         (
             "[[listen]]\naddress='127.0.0.1:1'\ndialects = ['docs']",
-            "c.toml:3: `dialects` `docs` is not a dialect of this version (documents, native)",
+            "c.toml:3: `dialects` `docs` is not a dialect (documents, workflows, tickets, agents, native)",
         ),
         ("[[listen]]\naddress='127.0.0.1:1'\ndialects = ['documets']", "; did you mean `documents`?"),
         // Units.
@@ -161,6 +163,13 @@ fn every_slip_is_told_with_its_line_and_what_was_meant() {
         ("[limits]\nmessage = '17MiB'", "c.toml:2: `message` must be between 1KiB and 16MiB"),
         ("[limits]\nmessage = 1000", "c.toml:2: `message` must be between 1KiB and 16MiB"),
         ("[limits]\nfragments = 0", "c.toml:2: `fragments` must be between 1 and"),
+        ("[limits]\nrooms = 0", "c.toml:2: `rooms` must be between 1 and 4096"),
+        ("[limits]\nrooms = 4097", "c.toml:2: `rooms` must be between 1 and 4096"),
+        ("[agents]\npong = 'yes'", "c.toml:2: `pong` must be a boolean, not a string"),
+        ("[agents]\nauto_create = true", "c.toml:2: unknown key `auto_create` in [agents]"),
+        ("[refuse.ticket]\nstyle = 'http'", "did you mean `tickets`?"),
+        ("[origins.workflow]\nallow = []", "did you mean `workflows`?"),
+        ("[auth.agent]\nmode = 'open'", "did you mean `agents`?"),
         ("[limits]\nbytes_per_second = '5GiB'", "c.toml:2: `bytes_per_second` must be between 0 and"),
         ("[limits]\nconnections = 99999999999", "c.toml:2: `connections` must be at most"),
         ("[limits]\nstall = '0s'", "c.toml:2: `stall` must be more than 0s"),
@@ -204,6 +213,10 @@ fn every_slip_is_told_with_its_line_and_what_was_meant() {
         (
             "[auth]\napi_keys = [{ name = 'a', key = 'canary', rights = ['write:x'] }]",
             "c.toml:2: `write:x` is not a right",
+        ),
+        (
+            "[auth]\napi_keys = [{ name = 'a', key = 'canary', rights = ['tasks:exceute'] }]",
+            "c.toml:2: `tasks:exceute` is not a right",
         ),
         (
             "[auth]\napi_keys = [\n{ name = 'a', key = '1', rights = [] },\n{ name = 'a', key = '2', rights = [] }]",
@@ -411,6 +424,7 @@ fn what_kubernetes_says_of_a_service_of_our_name_is_not_for_us() {
 #[test]
 fn nobody_listens_beyond_loopback_without_saying_who_may_come_in() {
     let token = format!("mode = 'token'\nhs256_secret = '{SECRET}'");
+    let each = Name::ALL.map(|name| format!("{}.mode = 'open'\n", name.as_str())).concat();
     for (listen, auth, starts) in [
         ("127.0.0.1:1", "", true),
         ("127.0.0.1:1", "mode = 'debug'", true),
@@ -428,7 +442,9 @@ fn nobody_listens_beyond_loopback_without_saying_who_may_come_in() {
         ("0.0.0.0:1", "hs256_secret = 'canary'", false),
         // One dialect's mode is not another's.
         ("0.0.0.0:1", "documents.mode = 'open'", false),
-        ("0.0.0.0:1", "documents.mode = 'open'\nnative.mode = 'open'", true),
+        ("0.0.0.0:1", "documents.mode = 'open'\nnative.mode = 'open'", false),
+        ("0.0.0.0:1", &each, true),
+        ("0.0.0.0:1=documents,native", "documents.mode = 'open'\nnative.mode = 'open'", true),
         ("0.0.0.0:1=documents", "documents.mode = 'open'", true),
         ("0.0.0.0:1=documents", "native.mode = 'open'", false),
         ("0.0.0.0:1", "mode = 'open'\nnative.mode = 'debug'", false),
@@ -455,6 +471,92 @@ fn a_reload_cannot_open_what_is_listened_on() {
 }
 
 #[test]
+fn sessions_out_of_nothing_are_for_debug_mode() {
+    let made = "[agents]\nauto_create_sessions = true\npong = true\n";
+    let debug = from_file(made).unwrap();
+    assert!(debug.agents.auto_create_sessions && debug.agents.pong);
+    let off = from_file("").unwrap();
+    assert!(!off.agents.auto_create_sessions && !off.agents.pong);
+    let secret = format!("hs256_secret = '{SECRET}'");
+    for (auth, served, starts) in [
+        ("[auth]\nmode = 'open'\n".to_owned(), "", false),
+        (format!("[auth]\nmode = 'token'\n{secret}\n"), "", false),
+        ("[auth.agents]\nmode = 'open'\n".to_owned(), "", false),
+        ("[auth.documents]\nmode = 'open'\n".to_owned(), "", true),
+        (format!("[auth]\nmode = 'token'\n{secret}\nagents.mode = 'debug'\n"), "", true),
+        // Nobody can come for one.
+        ("[auth]\nmode = 'open'\n".to_owned(), "=documents", true),
+    ] {
+        let listen = format!("127.0.0.1:1{served}");
+        let built = build(&format!("{made}{auth}"), &[("COMMITCAST_LISTEN", &listen)], &Flags::default());
+        assert_eq!(built.is_ok(), starts, "{auth}{served} {built:?}");
+        if let Err(error) = built {
+            let error = error.to_string();
+            assert!(error.starts_with("c.toml:2: `auto_create_sessions` makes a session for whoever"), "{error}");
+        }
+    }
+    // What is in effect until a restart keeps its mode until then.
+    let open = from_file("[auth]\nmode = 'open'").unwrap();
+    assert!(debug.reload(&open).is_err());
+    assert!(off.reload(&open).is_ok());
+    assert!(debug.reload(&off).is_ok());
+}
+
+#[test]
+fn api_keys_alone_are_enough_for_backends() {
+    let keys =
+        "[auth]\nmode = 'token'\napi_keys = [{ name = 'w', key = 'canary', rights = ['tasks:*', 'publish:doc:*'] }]\n";
+    let listening = |at: &str| build(keys, &[("COMMITCAST_LISTEN", at)], &Flags::default());
+    let settings = listening("127.0.0.1:1=native").unwrap();
+    assert_eq!(settings.policy(Name::Native).api_keys.len(), 1);
+    let alone = |settings: &Settings| {
+        settings.notes.iter().filter(|note| note.contains("auth.api_keys alone lets backends in")).count()
+    };
+    assert_eq!(alone(&settings), 1, "{:?}", settings.notes);
+    assert_eq!(alone(&listening("127.0.0.1:1").unwrap()), Name::ALL.len());
+    // Where backends do not come in either, nobody does.
+    let error = listening("127.0.0.1:1=documents").unwrap_err().to_string();
+    assert!(error.contains("token mode has no key to check tokens with"), "{error}");
+    let both = format!("{keys}hs256_secret = '{SECRET}'\n");
+    assert_eq!(alone(&from_file(&both).unwrap()), 0);
+}
+
+#[test]
+fn a_door_without_keys_is_spoken_of_where_anybody_may_knock() {
+    let everybody = |file: &str| {
+        let settings = from_file(file).unwrap();
+        settings.notes.iter().filter(|note| note.contains("lets everybody be a backend")).count()
+    };
+    let key = "api_keys = [{ name = 'w', key = 'canary', rights = ['*'] }]\n";
+    assert_eq!(everybody(""), 0);
+    assert_eq!(everybody("[auth]\nmode = 'open'\n"), 1);
+    assert_eq!(everybody(&format!("[auth]\nmode = 'open'\n{key}")), 0);
+    assert_eq!(everybody("[[listen]]\naddress = '127.0.0.1:1'\ndialects = ['documents']\n[auth]\nmode = 'open'\n"), 0);
+}
+
+#[test]
+fn each_dialect_has_tables_of_its_own() {
+    let file: String = Name::ALL
+        .map(|name| {
+            let name = name.as_str();
+            format!("[auth.{name}]\ncookie = 'c-{name}'\n[origins.{name}]\nallow = ['https://{name}.example']\n[refuse.{name}]\nstyle = 'close'\n")
+        })
+        .concat();
+    let settings = from_file(&file).unwrap();
+    for name in Name::ALL {
+        assert_eq!(settings.policy(name).cookie, Some(format!("c-{}", name.as_str())));
+        assert_eq!(settings.refuse(name), Style::Close);
+        for other in Name::ALL {
+            let origin = format!("https://{}.example", other.as_str());
+            let allowed = settings.origins(name).check(std::iter::once(origin.as_str()), false).is_ok();
+            assert_eq!(allowed, name == other, "{name:?} {origin}");
+        }
+    }
+    let again = from_file(&settings.describe()).unwrap();
+    assert_eq!(again.describe(), settings.describe());
+}
+
+#[test]
 fn what_needs_a_restart_is_named() {
     let base = from_file("reactors = 1").unwrap();
     for (file, expected) in [
@@ -469,8 +571,8 @@ fn what_needs_a_restart_is_named() {
             &["store.path", "store.durability", "store.readers"],
         ),
         (
-            "reactors = 1\n[documents]\ndirectories=['d']\n[drain]\nwindow='1s'\n[log]\nlevel='warn'",
-            &["documents.directories", "drain", "log"],
+            "reactors = 1\n[documents]\ndirectories=['d']\n[agents]\npong=true\n[drain]\nwindow='1s'\n[log]\nlevel='warn'",
+            &["documents.directories", "agents", "drain", "log"],
         ),
     ] {
         assert_eq!(base.needs_restart(&from_file(file).unwrap()), expected, "{file}");
@@ -517,7 +619,7 @@ fn a_key_file_ends_where_its_secret_ends() {
 
 #[test]
 fn the_description_is_a_configuration_that_means_the_same() {
-    let file = "reactors = 3\n[[listen]]\naddress='127.0.0.1:7'\ndialects=['native']\n[store]\nurl='sqlite:x'\ndurability='normal'\n[documents]\ndirectories=['./prompts//sub/']\n[auth]\nmode='open'\ncookie='sid'\n[auth.native]\nquery_token=false\n[auth.documents.default_rights]\n'doc:*'=['read']\n[refuse.native]\nstyle='close'\n[rooms]\nkeep=[{room='a', span='1h 30m'}]\n[limits]\nmessage='64KiB'\nconnections=7\n[log]\nlevel='warn,commitcast::store=debug'\nformat='json'\n[proxy]\ntrusted=['10.1.2.3/8']";
+    let file = "reactors = 3\n[[listen]]\naddress='127.0.0.1:7'\ndialects=['native']\n[store]\nurl='sqlite:x'\ndurability='normal'\n[documents]\ndirectories=['./prompts//sub/']\n[auth]\nmode='open'\ncookie='sid'\n[auth.native]\nquery_token=false\n[auth.documents.default_rights]\n'doc:*'=['read']\n[refuse.native]\nstyle='close'\n[rooms]\nkeep=[{room='a', span='1h 30m'}]\n[agents]\npong=true\n[limits]\nmessage='64KiB'\nconnections=7\nrooms=9\n[log]\nlevel='warn,commitcast::store=debug'\nformat='json'\n[proxy]\ntrusted=['10.1.2.3/8']";
     let settings = from_file(file).unwrap();
     assert_eq!(settings.documents.directories, ["prompts/sub"]);
     let text = settings.describe();

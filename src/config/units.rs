@@ -181,7 +181,7 @@ impl Dialect {
             Some(meant) => format!("; did you mean `{meant}`?"),
             None => String::new(),
         };
-        Err(format!("`{text}` is not a dialect of this version ({}){meant}", names.join(", ")))
+        Err(format!("`{text}` is not a dialect ({}){meant}", names.join(", ")))
     }
 }
 

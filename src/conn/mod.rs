@@ -23,14 +23,17 @@ mod tests;
 
 pub use outbox::Outbox;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
+
+use bytes::Bytes;
 
 use crate::auth::Principal;
 use crate::auth::rights::Rights;
 use crate::auth::token::LEEWAY_SECONDS;
 use crate::clock::{Mono, Wall};
-use crate::dialect::{Intent, Session};
+use crate::dialect::{Intent, Session, Write};
 use crate::http::{self, Head, Reason, Reject};
 use crate::limits::{
     BAD_MESSAGE_BURST, BAD_MESSAGES_PER_MINUTE, BODY_BYTES_MAX, CONTROL_BURST, CONTROL_FRAMES_PER_SECOND,
@@ -64,6 +67,8 @@ pub struct Connection {
     asked: Mono,
     /// Made with the first message of a metered connection: one at rest owns nothing.
     rate: Option<Box<Rate>>,
+    /// What it was before it closed.
+    last: Option<Box<(Session, Arc<str>)>>,
 }
 
 /// How much a WebSocket has used of what it may.
@@ -103,6 +108,12 @@ pub struct Open {
     begun: Option<Mono>,
     /// Rates are held against it.
     metered: bool,
+    /// When it was last told that the server lives, in the dialects that say so.
+    beaten: Mono,
+    /// It was told that its credential runs out.
+    warned: bool,
+    /// Silence for this long ends it, in milliseconds; 0 for a connection that holds no leases.
+    lease: u32,
 }
 
 /// An HTTP request that is with the store, and how its answer is to be framed.
@@ -112,6 +123,18 @@ pub struct Asked {
     pub actor: Arc<str>,
     pub verified: bool,
     pub handshake: Option<Handshake>,
+    /// How much longer than usual the answer may take: a poll waits for what it asks.
+    pub patience: Duration,
+    /// The writes whose results are streamed, still to be carried out.
+    pub stream: Option<Box<Stream>>,
+}
+
+/// A request of many writes, answered piece by piece.
+#[derive(Debug)]
+pub struct Stream {
+    pub left: VecDeque<Write>,
+    /// The response's head is out.
+    pub begun: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -190,8 +213,12 @@ pub enum Lapse {
     Stall,
     /// A message was begun and not finished.
     Message,
-    /// The credential has run out.
+    /// The credential has run out, or soon will.
     Credential,
+    /// No credential was shown in time.
+    Unauthenticated,
+    /// Time for the dialect's heartbeat.
+    Beat,
     /// The close was not answered.
     Close,
     /// It may be read again.
@@ -200,6 +227,14 @@ pub enum Lapse {
 
 /// A token is compared with the wall clock at least this often, so that a stepped clock is noticed.
 const CREDENTIAL_CHECK: Duration = Duration::from_secs(5);
+/// A client that can refresh its token in band is told so this long before the token runs out.
+const EXPIRY_WARNING: Duration = Duration::from_secs(60);
+
+impl Asked {
+    pub fn request(framing: Framing, actor: Arc<str>, verified: bool) -> Asked {
+        Asked { framing, actor, verified, handshake: None, patience: Duration::ZERO, stream: None }
+    }
+}
 
 impl Connection {
     pub fn new(now: Mono) -> Connection {
@@ -216,6 +251,7 @@ impl Connection {
             blocked: None,
             asked: now,
             rate: None,
+            last: None,
         }
     }
 
@@ -437,6 +473,9 @@ impl Connection {
             expires: principal.expires_at.map(|at| at.saturating_add(LEEWAY_SECONDS)),
             begun: None,
             metered,
+            beaten: now,
+            warned: false,
+            lease: 0,
         });
     }
 
@@ -450,9 +489,25 @@ impl Connection {
     pub fn close(&mut self, now: Mono) {
         if !self.is_closing() {
             self.since = now;
+            self.remember();
             self.phase = Phase::Closing { shut: false };
             self.tail = Vec::new();
             self.parked = None;
+        }
+    }
+
+    /// Its rooms are left only at the end of the turn, and must know who left.
+    fn remember(&mut self) {
+        if let Phase::Open(open) = &self.phase {
+            self.last = Some(Box::new((open.session.clone(), open.actor.clone())));
+        }
+    }
+
+    /// What it is, or was until it closed: its session and its user.
+    pub fn identity(&self) -> Option<(Session, Arc<str>)> {
+        match &self.phase {
+            Phase::Open(open) => Some((open.session.clone(), open.actor.clone())),
+            _ => self.last.as_deref().cloned(),
         }
     }
 
@@ -469,6 +524,7 @@ impl Connection {
     }
 
     pub fn die(&mut self) {
+        self.remember();
         self.phase = Phase::Dead;
         self.blocked = None;
         self.tail = Vec::new();
@@ -519,30 +575,80 @@ impl Connection {
                 Some((self.since.after(limits.stall), Lapse::Stall))
             }
             Phase::Closing { .. } => Some((self.since.after(limits.close), Lapse::Close)),
-            Phase::Asked(_) => Some((self.asked.after(limits.answer), Lapse::Answer)),
+            Phase::Asked(asked) => Some((self.asked.after(limits.answer + asked.patience), Lapse::Answer)),
             Phase::Head { body: true, .. } => Some((self.since.after(limits.message_time), Lapse::Handshake)),
             Phase::Head { first: false, reads: 0, .. } => Some((self.since.after(limits.keep_alive), Lapse::Idle)),
             Phase::Head { .. } => Some((self.since.after(limits.handshake), Lapse::Handshake)),
             Phase::Open(open) => {
                 let slowed = self.slowed_until().map(|until| (until, Lapse::Slowed));
                 let unheard = self.blocked.is_some() || slowed.is_some() || (self.waits() && !self.accepts(limits));
+                let (ping, pong) = open.patience(limits);
                 let alive = if unheard {
                     None
                 } else if let Some(pinged) = self.pinged {
-                    Some((pinged.after(limits.pong), Lapse::Pong))
+                    Some((pinged.after(pong), Lapse::Pong))
                 } else {
-                    Some((self.heard.after(limits.ping), Lapse::Ping))
+                    Some((self.heard.after(ping), Lapse::Ping))
                 };
+                let beat = open.session.beat_every().map(|every| (open.beaten.after(every), Lapse::Beat));
+                let unknown = !open.session.is_authenticated();
+                let identity = unknown.then(|| (self.since.after(limits.handshake), Lapse::Unauthenticated));
                 let answer = self.waits().then(|| (self.asked.after(limits.answer), Lapse::Answer));
                 let message = open.begun.map(|begun| (begun.after(limits.message_time), Lapse::Message));
                 let credential = open.expires.map(|expires| {
                     let left = Duration::from_secs(expires.saturating_sub(now.1.unix_seconds()).max(0) as u64);
                     (now.0.after(left.min(CREDENTIAL_CHECK)), Lapse::Credential)
                 });
-                [alive, answer, message, credential, slowed].into_iter().flatten().min_by_key(|(at, _)| *at)
+                let all = [alive, answer, message, credential, slowed, beat, identity];
+                all.into_iter().flatten().min_by_key(|(at, _)| *at)
             }
         };
         [nearest, stall].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    /// The heartbeat that is due now.
+    pub fn beat(&mut self, now: (Mono, Wall)) -> Option<Bytes> {
+        let Phase::Open(open) = &mut self.phase else { return None };
+        open.beaten = now.0;
+        Some(open.session.beat(now.1))
+    }
+
+    /// The one word of warning before the credential runs out, when it is time for it.
+    pub fn warn(&mut self, wall: Wall) -> Option<Bytes> {
+        let Phase::Open(open) = &mut self.phase else { return None };
+        let left = Duration::from_secs(open.expires?.saturating_sub(wall.unix_seconds()).max(0) as u64);
+        if open.warned || left > EXPIRY_WARNING {
+            return None;
+        }
+        open.warned = true;
+        open.session.expiring(left)
+    }
+
+    /// A credential that was shown in band holds from now on. Refused (`false`) when it is somebody else's: what the
+    /// connection did until now, it did as one user.
+    pub fn authenticate(&mut self, principal: &Principal) -> bool {
+        let Phase::Open(open) = &mut self.phase else { return false };
+        if open.session.is_authenticated() && open.actor != principal.user {
+            return false;
+        }
+        open.actor = principal.user.clone();
+        open.rights = principal.rights.clone();
+        open.expires = principal.expires_at.map(|at| at.saturating_add(LEEWAY_SECONDS));
+        open.warned = false;
+        open.session.authenticated();
+        true
+    }
+
+    /// From now on it holds leases: its silence must be noticed within this time.
+    pub fn lease(&mut self, lease: Duration) {
+        if let Phase::Open(open) = &mut self.phase {
+            open.lease = u32::try_from(lease.as_millis()).unwrap_or(u32::MAX);
+        }
+    }
+
+    /// How long it has been what it is.
+    pub fn age(&self, now: Mono) -> Duration {
+        now.since(self.since)
     }
 
     /// The credential is worth nothing any more.
@@ -593,6 +699,22 @@ fn next_request<'a>(input: &'a mut [u8], reads: u32, body_begun: &mut bool) -> (
 }
 
 impl Open {
+    /// After how much silence a ping is sent, and how long its pong may take. Somebody who holds leases is pinged so often
+    /// that his end is noticed, and what he held given to others, within the time of his lease.
+    fn patience(&self, limits: &Limits) -> (Duration, Duration) {
+        if self.lease == 0 {
+            return (limits.ping, limits.pong);
+        }
+        let third = Duration::from_millis(u64::from(self.lease)) / 3;
+        (limits.ping.min(third), limits.pong.min(2 * third))
+    }
+
+    /// How long the credential is worth something.
+    pub fn expires_in(&self, wall: Wall) -> Option<Duration> {
+        let left = self.expires?.saturating_sub(LEEWAY_SECONDS).saturating_sub(wall.unix_seconds());
+        Some(Duration::from_secs(left.max(0) as u64))
+    }
+
     fn next<'a>(
         &mut self,
         input: &'a mut [u8],

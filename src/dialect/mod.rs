@@ -424,6 +424,8 @@ pub enum FileTask {
 pub struct Signal {
     pub room: RoomName,
     pub frames: Frames,
+    /// Who says it, and is not told.
+    pub from: Option<ConnId>,
 }
 
 /// Why a write got no commit, in the words a dialect needs.
@@ -503,7 +505,7 @@ pub fn route(path: &str, query: Option<&str>, served: &[Name]) -> Result<Option<
         "/v1/echo" => return Ok(Some(Route::Socket(Target::Echo))),
         "/v1/connect" => return Ok(Some(Route::Socket(Target::Native))),
         "/v1/backend" => return Ok(Some(Route::Socket(Target::Backend))),
-        path if path.starts_with("/v1/") => return Ok(Some(Route::Backend)),
+        path if backend::has(path) => return Ok(Some(Route::Backend)),
         "/ws" => {
             let for_agents =
                 crate::http::query_param(query, "session_id").is_some() || !served.contains(&Name::Tickets);
@@ -836,16 +838,21 @@ pub fn evicted(found: bool) -> Response {
     backend::evicted(found)
 }
 
-/// Something volatile that `by` says to a room.
-pub fn signal(room: &RoomName, by: &str, data: &[u8]) -> Signal {
+/// Something volatile that `by` says to a room over this connection.
+pub fn signal(room: &RoomName, by: &str, data: &[u8], from: ConnId) -> Signal {
     let mut frames = Frames::default();
     frames.set(Name::Native, ws::frame::text(&native::signal(room, by, data)));
-    Signal { room: room.clone(), frames }
+    Signal { room: room.clone(), frames, from: Some(from) }
 }
 
 /// Who came and who left, for those who asked for a room's presence; framed.
 pub fn presence(room: &RoomName, joined: &[Arc<str>], left: &[Arc<str>]) -> Bytes {
     ws::frame::text(&native::presence(room, joined, left))
+}
+
+/// Is it written down how far the clients of this room have seen it?
+pub fn keeps_marks(room: &RoomName) -> bool {
+    room.as_str().starts_with("workflow:")
 }
 
 /// Writes down how far the clients of a room have seen it (`Session::seen_as`).

@@ -3,7 +3,7 @@
 //!
 //! | room | owner |
 //! |---|---|
-//! | `doc:…` | documents: `update`, `update_metadata` change the document |
+//! | `doc:…` | documents: `update`, `update_metadata`, `create` and `delete` change the document |
 //! | `workflow:…`, `agent:…`, `coordinator`, `topic:…`, `chat:…`, `compilation:…`, `segment:…`, `segments`, `workflows` | workflows |
 //! | `tickets`, `logs` | tickets |
 //! | `session:…` | agents: the life cycle of a run is held |
@@ -13,7 +13,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::{Asker, Env};
+use super::{Asker, Env, FileTask, Signal};
 use crate::ids::{OpId, RoomName, Seq};
 use crate::model::{Draft, RowsError, State, Transaction};
 
@@ -28,11 +28,22 @@ pub struct Publish {
     pub if_rev: Option<u64>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// `signals` and `files` belong into the `Applied` of whoever published: like its reply, they are let go after the commit.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Published {
-    /// Of the event in the room that was named.
+    /// Of the event in the room that was named; of the first, where there were several.
     pub seq: Seq,
     pub rev: Option<u64>,
+    pub signals: Vec<Signal>,
+    /// Documents whose Markdown file is to be brought up to date.
+    pub files: Vec<FileTask>,
+}
+
+impl Published {
+    /// An event and nothing besides.
+    pub fn at(seq: Seq) -> Published {
+        Published { seq, ..Published::default() }
+    }
 }
 
 /// Why nothing was published. Certain: nothing was written.
@@ -98,5 +109,5 @@ fn of_nobody(
     if let Some(rev) = state {
         rows.put_state(&publish.room, &State { rev, seq, body: publish.data.clone() })?;
     }
-    Ok(Ok(Published { seq, rev: state }))
+    Ok(Ok(Published { rev: state, ..Published::at(seq) }))
 }

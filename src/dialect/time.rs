@@ -1,4 +1,5 @@
-//! The timestamps' three spellings: aware UTC on sockets, `Z` over REST, naive local time on the debug echo.
+//! The timestamps' spellings: aware UTC on sockets, `Z` over REST, naive local time on the debug echo; and naive UTC, which
+//! two of the originals wrote although no reader can tell it from local time.
 //!
 //! Microseconds are left out when they are zero, as Python's `isoformat` does; clients parse both forms.
 
@@ -17,6 +18,16 @@ pub fn utc(at: Wall) -> String {
 /// `2025-05-13T01:59:00.123456Z`
 pub fn zulu(at: Wall) -> String {
     civil(at.0) + "Z"
+}
+
+/// `2025-05-13T01:59:00.123456`, in UTC without saying so
+pub fn naive_utc(at: Wall) -> String {
+    civil(at.0)
+}
+
+/// The same to whole seconds, as a database stamps a row.
+pub fn naive_utc_seconds(at: Wall) -> String {
+    civil(at.0.saturating_sub(at.0.rem_euclid(1_000_000)))
 }
 
 /// The same instant on the wall of whoever lives in `zone`, without saying which zone that is.
@@ -79,10 +90,14 @@ mod tests {
         ] {
             assert_eq!(utc(Wall(micros)), format!("{expected}+00:00"));
             assert_eq!(zulu(Wall(micros)), format!("{expected}Z"));
+            assert_eq!(naive_utc(Wall(micros)), expected);
+            let seconds = expected.split('.').next().unwrap_or_default();
+            assert_eq!(naive_utc_seconds(Wall(micros)), seconds);
         }
         for extreme in [i64::MIN, i64::MAX] {
             assert!(utc(Wall(extreme)).ends_with("+00:00"));
             assert!(!naive(Wall(extreme), &TimeZone::UTC).ends_with("+00:00"));
+            assert!(!naive_utc_seconds(Wall(extreme)).is_empty());
         }
     }
 

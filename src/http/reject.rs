@@ -25,13 +25,18 @@ pub enum Reason {
     EarlyData,
     UnknownPath,
     BadTarget,
+    BinaryFrame,
     Origin,
     Token,
     TokenInQuery,
     TokenExpired,
+    AuthTimeout,
     Forbidden,
+    Evicted,
     UnknownPrompt,
     BadPromptId,
+    BadSession,
+    UnknownSession,
     TooManyConnections,
     TooManyRequests,
     Draining,
@@ -52,7 +57,7 @@ pub struct Row {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 34] = [
+    pub const ALL: [Reason; 39] = [
         Reason::HeadTooBig,
         Reason::TargetTooLong,
         Reason::TooManyHeaders,
@@ -72,13 +77,18 @@ impl Reason {
         Reason::EarlyData,
         Reason::UnknownPath,
         Reason::BadTarget,
+        Reason::BinaryFrame,
         Reason::Origin,
         Reason::Token,
         Reason::TokenInQuery,
         Reason::TokenExpired,
+        Reason::AuthTimeout,
         Reason::Forbidden,
+        Reason::Evicted,
         Reason::UnknownPrompt,
         Reason::BadPromptId,
+        Reason::BadSession,
+        Reason::UnknownSession,
         Reason::TooManyConnections,
         Reason::TooManyRequests,
         Reason::Draining,
@@ -129,12 +139,13 @@ impl Reason {
             Reason::BadTarget => {
                 row(400, 1002, "target", "send an origin-form, ASCII, percent-encoded path without dot segments")
             }
+            Reason::BinaryFrame => row(400, 1003, "binary", "send text frames: this socket takes no binary ones"),
             Reason::Origin => row(403, 1008, "origin", "add the page's origin to origins.allow"),
             Reason::Token => row(
                 401,
                 4401,
                 "token",
-                "show a valid token: Authorization: Bearer, Sec-WebSocket-Protocol: bearer.<token>, or ?token=",
+                "show a valid token: Authorization: Bearer, Sec-WebSocket-Protocol: bearer.<token>, or ?token=; a backend its API key: Authorization: Bearer, or X-API-Key",
             ),
             Reason::TokenInQuery => row(
                 401,
@@ -143,7 +154,19 @@ impl Reason {
                 "query tokens are off (auth.query_token): use Authorization: Bearer or Sec-WebSocket-Protocol: bearer.<token>",
             ),
             Reason::TokenExpired => row(401, 4401, "token_expired", "get a new token and connect again"),
+            Reason::AuthTimeout => row(
+                401,
+                4401,
+                "auth_timeout",
+                "show a token in the handshake, or right after it with the operation auth",
+            ),
             Reason::Forbidden => row(403, 4403, "forbidden", "the token does not grant this room or verb"),
+            Reason::Evicted => row(
+                403,
+                4403,
+                "evicted",
+                "an operator or a backend closed this connection: ask there before coming back",
+            ),
             Reason::UnknownPrompt => row(
                 403,
                 4004,
@@ -155,6 +178,13 @@ impl Reason {
                 4004,
                 "bad_prompt_id",
                 "ids are paths without dot segments or control characters, at most 1,024 bytes",
+            ),
+            Reason::BadSession => row(403, 1008, "session", "name a session by its UUID: ?session_id=…"),
+            Reason::UnknownSession => row(
+                403,
+                1008,
+                "unknown_session",
+                "create the session first: POST /api/v1/agent/sessions, or POST /v1/sessions as a backend",
             ),
             Reason::TooManyConnections => row(
                 503,

@@ -1,6 +1,6 @@
 //! What we answer: a [`Response`] as a value, and the one place that turns it into bytes.
 //!
-//! Framing belongs to [`encode`] alone. A response carries no Content-Length, Connection or Transfer-Encoding of its
+//! Framing belongs to [`encode`] alone, and to [`chunked_head`] where nobody knows the length yet. A response carries no Content-Length, Connection or Transfer-Encoding of its
 //! own, and no text in it can end a header line: whatever a peer's string does there, it does inside its value.
 
 use std::borrow::Cow;
@@ -93,6 +93,45 @@ impl Response {
 pub fn encode(response: &Response, out: &mut Vec<u8>, framing: Framing<'_>) {
     let has_body = !matches!(response.status, 100..=199 | 204 | 304);
     let body: &[u8] = if has_body { &response.body } else { &[] };
+    // RFC 9110, 8.6: never with 1xx and 204; with 304 it would have to be the length of a body that we do not make.
+    let length = if has_body { Length::Of(body.len()) } else { Length::None };
+    write_head(response, out, framing, length);
+    if !framing.head_only {
+        out.extend_from_slice(body);
+    }
+}
+
+/// Appends the head of a reply whose body follows in pieces: [`chunk`] for each, then [`last_chunk`]. The response's own
+/// body is not looked at, and its status is one that has a body.
+pub fn chunked_head(response: &Response, out: &mut Vec<u8>, framing: Framing<'_>) {
+    write_head(response, out, framing, Length::Chunked);
+}
+
+/// Appends a piece of the body. An empty piece would end the reply and is none.
+pub fn chunk(out: &mut Vec<u8>, bytes: &[u8]) {
+    if bytes.is_empty() {
+        return;
+    }
+    out.extend_from_slice(format!("{:x}\r\n", bytes.len()).as_bytes());
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the end of a reply in pieces; there are no trailers.
+pub fn last_chunk(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"0\r\n\r\n");
+}
+
+/// How the other side knows where the body ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Length {
+    /// There is no body.
+    None,
+    Of(usize),
+    Chunked,
+}
+
+fn write_head(response: &Response, out: &mut Vec<u8>, framing: Framing<'_>, length: Length) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(response.status.to_string().as_bytes());
     out.push(b' ');
@@ -101,12 +140,13 @@ pub fn encode(response: &Response, out: &mut Vec<u8>, framing: Framing<'_>) {
     if let Some(date) = framing.date {
         header_line(out, "Date", date);
     }
-    if !body.is_empty() && !response.content_type.is_empty() {
+    if !matches!(length, Length::None | Length::Of(0)) && !response.content_type.is_empty() {
         header_line(out, "Content-Type", response.content_type);
     }
-    // RFC 9110, 8.6: never with 1xx and 204; with 304 it would have to be the length of a body that we do not make.
-    if has_body {
-        header_line(out, "Content-Length", &body.len().to_string());
+    match length {
+        Length::None => {}
+        Length::Of(bytes) => header_line(out, "Content-Length", &bytes.to_string()),
+        Length::Chunked => header_line(out, "Transfer-Encoding", "chunked"),
     }
     if let Some(options) = connection_options(response, framing) {
         header_line(out, "Connection", options);
@@ -117,9 +157,6 @@ pub fn encode(response: &Response, out: &mut Vec<u8>, framing: Framing<'_>) {
         }
     }
     out.extend_from_slice(b"\r\n");
-    if !framing.head_only {
-        out.extend_from_slice(body);
-    }
 }
 
 /// Appends the 101. `protocol` is left out when it is not a token: better none than a header of the client's making.
@@ -273,6 +310,43 @@ mod tests {
     }
 
     #[test]
+    fn a_reply_in_pieces_ends_where_it_says() {
+        let response = Response::text(200, "not looked at").with_header("Transfer-Encoding", "x").with_header("A", "b");
+        let mut out = Vec::new();
+        chunked_head(&response, &mut out, KEEP);
+        for piece in [&b"{\"line\":1}\n"[..], b"", &[b'x'; 300], b"0\r\n\r\n"] {
+            chunk(&mut out, piece);
+        }
+        last_chunk(&mut out);
+        let head = "HTTP/1.1 200 OK\r\nServer: commitcast\r\nContent-Type: text/plain; charset=utf-8\r\n\
+                    Transfer-Encoding: chunked\r\nA: b\r\n\r\n";
+        let x = "x".repeat(300);
+        let body = format!("b\r\n{{\"line\":1}}\n\r\n12c\r\n{x}\r\n5\r\n0\r\n\r\n\r\n0\r\n\r\n");
+        assert_eq!(String::from_utf8(out).unwrap(), format!("{head}{body}"));
+        let mut last = Vec::new();
+        chunked_head(&Response::json(200, ""), &mut last, Framing::default());
+        assert!(String::from_utf8(last).unwrap().ends_with("Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"));
+    }
+
+    /// Whatever the pieces hold, a reader who goes by their lengths finds the same bytes and the end.
+    fn read_chunks(mut bytes: &[u8]) -> Option<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let (used, size) = match httparse::parse_chunk_size(bytes) {
+                Ok(httparse::Status::Complete(found)) => found,
+                _ => return None,
+            };
+            let size = usize::try_from(size).ok()?;
+            let (piece, rest) = bytes.get(used..)?.split_at_checked(size)?;
+            body.extend_from_slice(piece);
+            bytes = rest.strip_prefix(b"\r\n")?;
+            if size == 0 {
+                return bytes.is_empty().then_some(body);
+            }
+        }
+    }
+
+    #[test]
     fn every_refusal_explains_itself() {
         for reason in crate::http::Reason::ALL {
             let row = reason.row();
@@ -322,6 +396,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn pieces_are_put_together_again(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..8)) {
+            let mut out = Vec::new();
+            for piece in &pieces {
+                chunk(&mut out, piece);
+            }
+            last_chunk(&mut out);
+            prop_assert_eq!(read_chunks(&out), Some(pieces.concat()));
+        }
+
         /// The judge reads the same number of lines that we meant to write, and finds the body where we put it.
         #[test]
         fn nothing_in_a_header_can_split_a_reply(

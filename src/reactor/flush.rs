@@ -69,6 +69,7 @@ impl<P: Poller> Reactor<P> {
         // Behind the pulls: else whoever wrote in a long turn would read its other events back from the log.
         for key in dirty {
             self.hub.served(key);
+            self.mark_soon(key);
         }
     }
 

@@ -8,14 +8,25 @@ use super::poller::Poller;
 use crate::conn::Connection;
 use crate::dialect::Signal;
 use crate::http::{Reason, Reject};
+use crate::ids::ConnId;
 use crate::limits::INBOX_BUDGET;
 use crate::room::Look;
 use crate::store::{Delivery, Page};
 
 #[derive(Debug)]
 pub enum Inbound<S> {
-    Socket { socket: S, peer: SocketAddr, listener: u8 },
+    Socket {
+        socket: S,
+        peer: SocketAddr,
+        listener: u8,
+    },
     Store(Delivery),
+    /// A client of another reactor wants a connection of this one closed.
+    Evict {
+        conn: ConnId,
+        reason: String,
+        to: ConnId,
+    },
     Control(Control),
 }
 
@@ -41,6 +52,7 @@ impl<P: Poller> Reactor<P> {
             match item {
                 Inbound::Socket { socket, peer, listener } => self.welcome_socket(socket, peer, listener),
                 Inbound::Store(delivery) => self.take_delivery(delivery),
+                Inbound::Evict { conn, reason, to } => self.take_eviction(conn, reason, to),
                 Inbound::Control(Control::Drain { window }) => self.begin_draining(window),
                 Inbound::Control(Control::Stop) => self.stopped = true,
             }
@@ -63,7 +75,7 @@ impl<P: Poller> Reactor<P> {
 
     fn take_delivery(&mut self, delivery: Delivery) {
         match delivery {
-            Delivery::Batch { committed, signals, answers, pushes: _ } => {
+            Delivery::Batch { committed, signals, answers, pushes } => {
                 // Answers first: a sender's status is queued before anybody is shown the event.
                 for answer in answers {
                     self.take_answer(answer.to, answer.reply);
@@ -74,10 +86,17 @@ impl<P: Poller> Reactor<P> {
                 for signal in signals {
                     self.send_signal(signal);
                 }
+                for push in pushes {
+                    // Whoever is gone by now said so to the store, which gives what it held to others.
+                    if self.table.peek(push.to).is_some_and(|entry| entry.conn.is_open()) {
+                        self.queue(push.to, push.frame);
+                    }
+                }
             }
             Delivery::Answer(answer) => self.take_answer(answer.to, answer.reply),
             Delivery::Page(page) => self.take_page(page),
-            Delivery::Census(_) => {}
+            Delivery::Signal(signal) => self.send_signal(signal),
+            Delivery::Census(to) => self.tell_census(&to),
             Delivery::Broken => self.abandon_ship(),
         }
     }
@@ -85,19 +104,24 @@ impl<P: Poller> Reactor<P> {
     /// A page for members that are behind: everybody who waited looks again.
     fn take_page(&mut self, page: Page) {
         let Some(key) = self.hub.find(page.room()) else { return };
-        let (after, reset, failed) = (page.after(), page.reset().cloned(), page.failed());
+        let (after, listeners, reset, failed) = (page.after(), page.listeners(), page.reset().cloned(), page.failed());
         let Some(room) = self.hub.room_mut(key) else { return };
         let nothing = !failed && reset.is_none() && page.is_empty();
         let waiting = room.accept_page(page);
         let mut shown = Vec::new();
         let mut lost = Vec::new();
         for member in waiting {
-            let Some(conn) = room.member(member).map(|member| member.conn) else { continue };
+            let Some((conn, dialect)) = room.member(member).map(|member| (member.conn, member.dialect)) else {
+                continue;
+            };
+            // A page that was not framed for its dialect says nothing to it: it asks again.
+            let framed = listeners & dialect.bit() != 0;
             match &reset {
-                Some(reset) if room.next_of(member).is_some_and(|next| next.0 <= after.0 + 1) => {
+                Some(reset) if framed && room.next_of(member).is_some_and(|next| next.0 <= after.0 + 1) => {
                     shown.push((conn, room.reset(member, reset.seq, &reset.frames)));
                 }
                 None if nothing
+                    && framed
                     && room.next_of(member) == Some(after.next())
                     && matches!(room.look(member), Look::Missing) =>
                 {
@@ -128,13 +152,13 @@ impl<P: Poller> Reactor<P> {
     }
 
     /// A volatile frame: for whoever can take it now.
-    fn send_signal(&mut self, signal: Signal) {
+    pub(super) fn send_signal(&mut self, signal: Signal) {
         let Some(room) = self.hub.find(&signal.room).and_then(|key| self.hub.room(key)) else { return };
         let members: Vec<_> = room.members().map(|(_, member)| (member.conn, member.dialect)).collect();
         for (conn, dialect) in members {
             let frame = signal.frames.of(dialect);
             let Some(entry) = self.table.touch(conn) else { continue };
-            if frame.is_empty() || !entry.conn.is_open() {
+            if frame.is_empty() || !entry.conn.is_open() || signal.from == Some(conn) {
                 continue;
             }
             if entry.conn.is_blocked() {

@@ -12,17 +12,23 @@
 //!
 //! `poller.rs` is the seam: production is mio, the simulation scripts readiness, streams, time and the store.
 
+mod answers;
+mod census;
 mod deadlines;
-mod effects;
 mod flush;
 mod inbox;
+mod intents;
+mod membership;
+mod outgoing;
 pub mod poller;
 mod readiness;
+mod requests;
 mod settle;
 mod table;
 
 pub use inbox::{Control, Inbound};
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,14 +41,15 @@ use self::table::Table;
 use crate::backlog::Backlog;
 use crate::clock::{Clock, Mono, Wall};
 use crate::config::Live;
-use crate::dialect::{Env, FileTask, Name};
+use crate::dialect::{Env, FileTask, Name, Write};
 use crate::directory::Directory;
 use crate::guests::Guests;
-use crate::ids::ConnId;
+use crate::ids::{ConnId, RoomName};
 use crate::limits::SCRATCH_BYTES;
 use crate::mailbox::{Inbox, Mailbox};
 use crate::meter::Meter;
 use crate::metrics::Counts;
+use crate::presence::Presence;
 use crate::room::Hub;
 use crate::service::Status;
 use crate::store::{Job, Question};
@@ -63,6 +70,9 @@ pub struct Wiring<S> {
     /// HTTP responses that wait for slow readers.
     pub responses: Arc<Backlog>,
     pub directory: Arc<Directory>,
+    pub presence: Arc<Presence>,
+    /// All reactors, this one too, in the order of their indices.
+    pub peers: Vec<Mailbox<Inbound<S>>>,
     pub guests: Arc<Guests>,
     pub env: Arc<Env>,
     pub clock: Clock,
@@ -91,6 +101,13 @@ pub struct Reactor<P: Poller> {
     unflushed: Vec<ConnId>,
     /// Connections whose operation found the store's queue full.
     starved: Vec<ConnId>,
+    /// Writes of the reactor's own that the store has not taken yet.
+    owed: VecDeque<Write>,
+    /// Rooms in which something was shown whose clients' positions are to be written down, and when.
+    to_mark: Vec<RoomName>,
+    mark_at: Option<Mono>,
+    /// When to tell who came and who left.
+    presence_at: Option<Mono>,
     /// When draining: who is told to go, and when; the next one last.
     leaving: Vec<(Mono, ConnId)>,
     draining: bool,
@@ -126,6 +143,10 @@ impl<P: Poller> Reactor<P> {
             carry: Vec::new(),
             unflushed: Vec::new(),
             starved: Vec::new(),
+            owed: VecDeque::new(),
+            to_mark: Vec::new(),
+            mark_at: None,
+            presence_at: None,
             leaving: Vec::new(),
             draining: false,
             stopped: false,
@@ -148,8 +169,9 @@ impl<P: Poller> Reactor<P> {
         self.meet_deadlines();
         self.flush();
         self.settle();
+        self.pay_owed();
         self.ring();
-        let drained = self.draining && self.table.is_empty();
+        let drained = self.draining && self.table.is_empty() && self.owed.is_empty();
         Ok(if self.stopped || drained { Flow::End } else { Flow::On })
     }
 
@@ -165,9 +187,10 @@ impl<P: Poller> Reactor<P> {
         if busy {
             return Some(Duration::ZERO);
         }
-        let starved = (!self.starved.is_empty()).then_some(STARVED_PAUSE);
+        let starved = (!self.starved.is_empty() || !self.owed.is_empty()).then_some(STARVED_PAUSE);
+        let dues = [self.presence_at, self.mark_at].into_iter().flatten().min().map(|at| at.since(self.now.0));
         let leaving = self.leaving.last().map(|(at, _)| at.since(self.now.0));
-        [starved, leaving, self.deadlines.patience(self.now.0)].into_iter().flatten().min()
+        [starved, leaving, dues, self.deadlines.patience(self.now.0)].into_iter().flatten().min()
     }
 
     /// Step 2: once per turn; everything in the turn happens at this time.
@@ -185,6 +208,9 @@ impl<P: Poller> Reactor<P> {
             writer.ring();
         }
         self.wiring.readers.ring();
+        for peer in &mut self.wiring.peers {
+            peer.ring();
+        }
         if let Some(files) = &mut self.wiring.files {
             files.ring();
         }

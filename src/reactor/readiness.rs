@@ -41,6 +41,11 @@ impl<P: Poller> Reactor<P> {
                 && let Some(entry) = self.table.touch(id)
             {
                 entry.ended = true;
+                if entry.takes && !entry.conn.is_open() {
+                    // A poll whose client has gone: what it would be given would lie until its lease ran out.
+                    self.hang_up(id, "the peer ended the stream");
+                    continue;
+                }
             }
             if event.readable || event.ended {
                 self.drive(id);
@@ -268,6 +273,7 @@ impl<P: Poller> Reactor<P> {
                 self.lapse(id, lapse);
             }
         }
+        self.meet_dues();
         while let Some((at, id)) = self.leaving.last().copied()
             && at <= self.now.0
         {
@@ -304,6 +310,20 @@ impl<P: Poller> Reactor<P> {
             Lapse::Credential => {
                 if entry.conn.has_expired(self.now.1) {
                     self.close_with(id, Close::TOKEN_EXPIRED);
+                } else if let Some(warning) = entry.conn.warn(self.now.1) {
+                    self.queue(id, ws::frame::text(&warning));
+                }
+            }
+            Lapse::Unauthenticated => {
+                let reject = Reject::new(Reason::AuthTimeout, "no credential was shown in time");
+                self.close_with(id, Close::refusing(&reject));
+            }
+            Lapse::Beat => {
+                // Not to one whose socket takes nothing: it is not state.
+                if let Some(beat) = entry.conn.beat(self.now)
+                    && !entry.conn.is_blocked()
+                {
+                    self.queue(id, ws::frame::text(&beat));
                 }
             }
         }

@@ -33,10 +33,12 @@ impl<P: Poller> Reactor<P> {
         let waiting = entry.conn.outbox.bytes();
         self.counts.outbox_bytes += waiting as i64 - entry.gauged as i64;
         entry.gauged = waiting;
+        let gone = entry.conn.is_closing() && std::mem::take(&mut entry.takes);
         for (room, member) in memberships.as_slice() {
-            if let Some(receipt) = self.hub.leave(*room, *member) {
-                self.wiring.directory.leave(receipt, self.wiring.index);
-            }
+            self.depart(id, *room, *member);
+        }
+        if gone {
+            self.gone(id);
         }
         let Some(entry) = self.table.reach(id) else { return };
         if entry.conn.is_dead() {
@@ -66,11 +68,13 @@ impl<P: Poller> Reactor<P> {
     }
 
     fn bury(&mut self, id: ConnId) {
+        let memberships = self.table.reach(id).map(|entry| std::mem::take(&mut entry.memberships)).unwrap_or_default();
+        for (room, member) in memberships.as_slice() {
+            self.depart(id, *room, *member);
+        }
         let Some(mut entry) = self.table.remove(id) else { return };
-        for (room, member) in entry.memberships.as_slice() {
-            if let Some(receipt) = self.hub.leave(*room, *member) {
-                self.wiring.directory.leave(receipt, self.wiring.index);
-            }
+        if entry.takes {
+            self.gone(id);
         }
         self.wiring.responses.release(entry.response_bytes);
         if let Some(place) = entry.guest.take() {

@@ -34,6 +34,8 @@ pub struct Entry<T> {
     pub unread: bool,
     /// The peer has ended its side: a short read no longer means that nothing is left.
     pub ended: bool,
+    /// It takes tasks: the store must hear of its end.
+    pub takes: bool,
     /// Its place among the connections of its address.
     pub guest: Option<Place>,
     /// What its response takes of the budget for all, until it is written.
@@ -60,6 +62,18 @@ impl Memberships {
             Memberships::One(first) => Memberships::Many(vec![first, membership]),
             Memberships::Many(mut all) => {
                 all.push(membership);
+                Memberships::Many(all)
+            }
+        };
+    }
+
+    pub fn remove(&mut self, room: RoomKey) {
+        *self = match std::mem::take(self) {
+            Memberships::None => Memberships::None,
+            Memberships::One((key, _)) if key == room => Memberships::None,
+            Memberships::One(other) => Memberships::One(other),
+            Memberships::Many(mut all) => {
+                all.retain(|(key, _)| *key != room);
                 Memberships::Many(all)
             }
         };
@@ -115,6 +129,7 @@ impl<T> Table<T> {
             memberships: Memberships::None,
             unread: false,
             ended: false,
+            takes: false,
             guest: None,
             response_bytes: 0,
             gauged: 0,

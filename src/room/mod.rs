@@ -76,11 +76,23 @@ pub struct Room {
     end: Seq,
     /// Contiguous runs read for members behind, oldest first.
     windows: VecDeque<VecDeque<Committed>>,
-    /// Pages under way, by the seq they start after.
-    asked: Vec<Seq>,
+    /// Pages under way: the seq they start after, and the dialects they are framed for.
+    asked: Vec<(Seq, u8)>,
     waiting: Vec<MemberKey>,
     /// The first event of this turn, when there is one.
     dirty_from: Option<Seq>,
+    /// Nothing was delivered yet and no member has brought the head: `end` says nothing.
+    fresh: bool,
+    marks: Marks,
+}
+
+/// Whether it is written down how far the members have seen the room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Marks {
+    None,
+    Kept,
+    /// They have seen more since it was last written down.
+    Owed,
 }
 
 impl Room {
@@ -95,6 +107,8 @@ impl Room {
             asked: Vec::new(),
             waiting: Vec::new(),
             dirty_from: None,
+            fresh: true,
+            marks: Marks::None,
         }
     }
 
@@ -123,11 +137,45 @@ impl Room {
         self.members.len()
     }
 
-    /// The member's snapshot was true at `seq`: it is shown what comes after.
-    pub fn start(&mut self, key: MemberKey, seq: Seq) {
-        if let Some(member) = self.members.get_mut(key.0 as usize) {
-            member.next = Some(seq.next());
+    /// The member is shown what comes after `after`; the log reached to `head` when it was asked.
+    ///
+    /// In a room that was just entered in the directory, nothing up to `head` will be delivered by itself, so a member that
+    /// starts further back must look into the log at once. In any other room `end` is right as it is: what lies between it
+    /// and `head` is on its way.
+    pub fn start(&mut self, key: MemberKey, after: Seq, head: Seq) {
+        if std::mem::take(&mut self.fresh) {
+            self.end = self.end.max(head);
         }
+        if let Some(member) = self.members.get_mut(key.0 as usize) {
+            member.next = Some(after.next());
+        }
+    }
+
+    /// From now on it is written down how far members have seen it.
+    pub fn keep_marks(&mut self) {
+        if self.marks == Marks::None {
+            self.marks = Marks::Kept;
+        }
+    }
+
+    /// Something was shown: says once, until [`Room::marked`], that this is to be written down.
+    pub fn wants_marking(&mut self) -> bool {
+        let first = self.marks == Marks::Kept;
+        if first {
+            self.marks = Marks::Owed;
+        }
+        first
+    }
+
+    pub fn marked(&mut self) {
+        if self.marks == Marks::Owed {
+            self.marks = Marks::Kept;
+        }
+    }
+
+    /// It was joined, and its question is not answered yet.
+    pub fn is_joining(&self, key: MemberKey) -> bool {
+        self.members.get(key.0 as usize).is_some_and(|member| member.next.is_none())
     }
 
     /// Takes one live event. Older than what was delivered: dropped. Behind a hole: whoever needs what lies in the hole
@@ -142,6 +190,7 @@ impl Room {
             self.recent_bytes = 0;
         }
         self.end = seq;
+        self.fresh = false;
         self.recent_bytes += event.weight();
         self.recent.push_back(event);
         self.dirty_from.get_or_insert(seq);
@@ -150,8 +199,8 @@ impl Room {
 
     /// Takes a page and gives back the members that waited for one.
     pub fn accept_page(&mut self, page: Page) -> Vec<MemberKey> {
-        let after = page.after();
-        if let Some(place) = self.asked.iter().position(|asked| *asked == after) {
+        let answered = (page.after(), page.listeners());
+        if let Some(place) = self.asked.iter().position(|asked| *asked == answered) {
             self.asked.swap_remove(place);
         }
         let events = page.into_events();
@@ -222,24 +271,29 @@ impl Room {
         }
     }
 
-    /// Marks the member as waiting for the log. Returns the seq to read after when no page under way will bring it.
+    /// Marks the member as waiting for the log. Returns the seq to read after when no page under way will bring it in the
+    /// member's words.
     pub fn ask(&mut self, key: MemberKey) -> Option<Seq> {
+        let dialects = self.dialects();
         let member = self.members.get_mut(key.0 as usize)?;
         let after = Seq(member.next?.0.saturating_sub(1));
+        let bit = member.dialect.bit();
         if !std::mem::replace(&mut member.waiting, true) {
             self.waiting.push(key);
         }
-        let covered = |asked: &Seq| *asked <= after && after.0 < asked.0 + PAGE_EVENTS_MAX as u64;
+        let covered = |(asked, listeners): &(Seq, u8)| {
+            listeners & bit != 0 && *asked <= after && after.0 < asked.0 + PAGE_EVENTS_MAX as u64
+        };
         if self.asked.iter().any(covered) {
             return None;
         }
-        self.asked.push(after);
+        self.asked.push((after, dialects));
         Some(after)
     }
 
     /// The page could not be asked for: the question is open again.
     pub fn unask(&mut self, after: Seq) {
-        self.asked.retain(|asked| *asked != after);
+        self.asked.retain(|(asked, _)| *asked != after);
     }
 
     pub fn is_waiting(&self, key: MemberKey) -> bool {

@@ -27,7 +27,7 @@ impl Stage {
         let mut hub = Hub::default();
         let receipt = directory.enter(&name, 0, Name::Documents.bit());
         let (key, member) = hub.join(&name, Some(receipt), CONN, Name::Documents, false).unwrap();
-        hub.room_mut(key).unwrap().start(member, Seq(snapshot_at));
+        hub.room_mut(key).unwrap().start(member, Seq(snapshot_at), Seq(snapshot_at));
         Stage { hub, key, member, name, shown: Vec::new(), asked: Vec::new() }
     }
 
@@ -150,7 +150,7 @@ fn nobody_is_shown_anything_before_his_snapshot() {
     stage.deliver(2);
     let room = stage.hub.room_mut(stage.key).unwrap();
     assert!(matches!(room.look(late), Look::Current));
-    room.start(late, Seq(1));
+    room.start(late, Seq(1), Seq(1));
     assert!(matches!(room.look(late), Look::Event { .. }), "what came since the snapshot was kept for it");
     assert_eq!(room.next_of(late), Some(Seq(2)));
 }
@@ -179,7 +179,7 @@ fn one_page_serves_all_who_wait_for_it() {
     let (_, second) = stage.hub.join(&stage.name.clone(), Some(receipt), CONN, Name::Documents, false).unwrap();
     stage.deliver(100);
     let room = stage.hub.room_mut(stage.key).unwrap();
-    room.start(second, Seq(10));
+    room.start(second, Seq(10), Seq(10));
     assert_eq!(room.ask(stage.member), Some(Seq(0)));
     assert_eq!(room.ask(second), None, "the page under way reaches that far");
     assert_eq!(room.ask(stage.member), None, "asked once");

@@ -60,6 +60,8 @@ impl Committed {
 pub struct Page {
     pub(in crate::store) room: RoomName,
     pub(in crate::store) after: Seq,
+    /// The dialects it was framed for.
+    pub(in crate::store) listeners: u8,
     pub(in crate::store) events: Vec<Committed>,
     pub(in crate::store) reset: Option<Reset>,
     pub(in crate::store) failed: bool,
@@ -80,6 +82,10 @@ impl Page {
 
     pub fn after(&self) -> Seq {
         self.after
+    }
+
+    pub fn listeners(&self) -> u8 {
+        self.listeners
     }
 
     pub fn reset(&self) -> Option<&Reset> {
@@ -122,6 +128,13 @@ pub mod tests {
 
     pub fn page(room: &RoomName, after: u64, seqs: std::ops::RangeInclusive<u64>) -> Page {
         let events = seqs.map(|seq| event(room, seq, None)).collect();
-        Page { room: room.clone(), after: Seq(after), events, reset: None, failed: false }
+        Page {
+            room: room.clone(),
+            after: Seq(after),
+            listeners: Name::Documents.bit(),
+            events,
+            reset: None,
+            failed: false,
+        }
     }
 }

@@ -8,9 +8,11 @@
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash as _, Hasher as _};
+use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::seam::{CommitError, Keep, Retention, Snapshots, Store};
+use super::seam::{CommitError, Keep, MARKS_MAX, Retention, Snapshots, Store, TASK_SPAN};
 use super::sqlite::{before, due};
 use crate::clock::Wall;
 use crate::ids::{Epoch, OpId, RoomName, Seq};
@@ -66,6 +68,7 @@ impl Faults {
         disk.busy_begins = 0;
         disk.run += 1;
         disk.boot = boot;
+        Arc::make_mut(&mut disk.tables).forget_sockets();
         let run = disk.run;
         drop(disk);
         MemoryStore { disk: self.clone(), run, open: None, trimmed_at: None }
@@ -98,11 +101,12 @@ pub struct MemoryStore {
 }
 
 impl MemoryStore {
-    /// An empty disk; `seed` decides the epochs of its rooms.
+    /// An empty disk; `seed` decides the epochs of its rooms and what `random` draws.
     pub fn new(boot: u64, seed: u64) -> MemoryStore {
         let disk = Disk {
             tables: Arc::default(),
             seed,
+            drawn: Arc::default(),
             boot,
             run: 0,
             latched: false,
@@ -218,6 +222,8 @@ impl Snapshots for MemorySnapshots {
 struct Disk {
     tables: Arc<Tables>,
     seed: u64,
+    /// Random numbers drawn so far. Beside the tables, because a number must not come again after a rollback either.
+    drawn: Arc<AtomicU64>,
     boot: u64,
     /// Counts the processes; a handle of an earlier one is dead.
     run: u64,
@@ -239,7 +245,8 @@ impl Disk {
     }
 
     fn view(&self, at: Wall) -> View {
-        View { base: self.tables.clone(), pending: Pending::default(), seed: self.seed, boot: self.boot, at }
+        let pending = Pending { counters: self.tables.counters, ..Pending::default() };
+        View { base: self.tables.clone(), pending, seed: self.seed, drawn: self.drawn.clone(), boot: self.boot, at }
     }
 }
 
@@ -249,9 +256,45 @@ struct Tables {
     documents: BTreeMap<String, Document>,
     marks: BTreeMap<String, FileMark>,
     operations: BTreeMap<OperationKey, Operation>,
+    states: BTreeMap<RoomName, State>,
+    records: BTreeMap<RecordKey, Placed>,
+    tasks: BTreeMap<TaskId, Kept>,
+    counters: Counters,
 }
 
 type OperationKey = (RoomName, String, OpId);
+type RecordKey = (Shelf, String);
+
+/// The last numbers given.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counters {
+    place: u64,
+    task: u64,
+    fence: u64,
+}
+
+/// A record and its place in the order of first putting.
+#[derive(Clone, Debug)]
+struct Placed {
+    place: u64,
+    record: Record,
+}
+
+#[derive(Clone, Debug)]
+struct Kept {
+    task: Task,
+    done_at: Option<Wall>,
+}
+
+impl Kept {
+    fn ready(&self, kinds: Tasks, now: Wall) -> bool {
+        self.done_at.is_none() && kinds.has(self.task.kind) && self.task.ready_at <= now
+    }
+
+    fn held_by(&self, holder: Option<u64>) -> bool {
+        self.done_at.is_none() && self.task.holder != 0 && holder.is_none_or(|holder| self.task.holder == holder)
+    }
+}
 
 #[derive(Clone, Debug)]
 struct Room {
@@ -296,6 +339,28 @@ impl Tables {
             let newer = rooms.get(room).map_or(0, |room| room.operations.saturating_sub(operation.number));
             operation.at.0 >= cutoff || newer < OPERATIONS_KEPT
         });
+        let cutoff = before(now, TASK_SPAN);
+        self.tasks.retain(|_, kept| kept.done_at.is_none_or(|done_at| done_at.0 >= cutoff));
+        self.trim_marks();
+    }
+
+    fn trim_marks(&mut self) {
+        let marks = self.records.values().filter(|placed| placed.record.shelf == Shelf::Mark);
+        let mut marks: Vec<_> =
+            marks.map(|mark| (mark.record.updated_at, mark.place, mark.record.id.clone())).collect();
+        marks.sort();
+        let surplus = marks.len().saturating_sub(MARKS_MAX);
+        for (.., id) in marks.into_iter().take(surplus) {
+            self.records.remove(&(Shelf::Mark, id));
+        }
+    }
+
+    /// No socket of the last process lives. Ready since ever: whatever this process's clock says, that is past.
+    fn forget_sockets(&mut self) {
+        for kept in self.tasks.values_mut().filter(|kept| kept.held_by(None)) {
+            kept.task.holder = 0;
+            kept.task.ready_at = Wall(0);
+        }
     }
 }
 
@@ -319,6 +384,10 @@ struct Pending {
     documents: BTreeMap<String, Option<Document>>,
     marks: BTreeMap<String, Option<FileMark>>,
     operations: BTreeMap<OperationKey, Operation>,
+    states: BTreeMap<RoomName, State>,
+    records: BTreeMap<RecordKey, Option<Placed>>,
+    tasks: BTreeMap<TaskId, Kept>,
+    counters: Counters,
 }
 
 impl Pending {
@@ -332,10 +401,14 @@ impl Pending {
         overlay(&mut tables.documents, self.documents);
         overlay(&mut tables.marks, self.marks);
         tables.operations.extend(self.operations);
+        tables.states.extend(self.states);
+        overlay(&mut tables.records, self.records);
+        tables.tasks.extend(self.tasks);
+        tables.counters = self.counters;
     }
 }
 
-fn overlay<T>(rows: &mut BTreeMap<String, T>, pending: BTreeMap<String, Option<T>>) {
+fn overlay<K: Ord, T>(rows: &mut BTreeMap<K, T>, pending: BTreeMap<K, Option<T>>) {
     for (key, row) in pending {
         match row {
             Some(row) => rows.insert(key, row),
@@ -350,6 +423,7 @@ struct View {
     base: Arc<Tables>,
     pending: Pending,
     seed: u64,
+    drawn: Arc<AtomicU64>,
     boot: u64,
     at: Wall,
 }
@@ -371,6 +445,41 @@ impl View {
         rows.into_values()
     }
 
+    fn placed(&self, key: &RecordKey) -> Option<&Placed> {
+        match self.pending.records.get(key) {
+            Some(placed) => placed.as_ref(),
+            None => self.base.records.get(key),
+        }
+    }
+
+    /// In the order in which they were first put.
+    fn records_that(&self, fit: impl Fn(&Record) -> bool) -> Vec<&Record> {
+        let base = self.base.records.iter().filter(|(key, _)| !self.pending.records.contains_key(*key));
+        let placed = base.map(|(_, placed)| placed).chain(self.pending.records.values().flatten());
+        let mut placed: Vec<&Placed> = placed.filter(|placed| fit(&placed.record)).collect();
+        placed.sort_unstable_by_key(|placed| placed.place);
+        placed.into_iter().map(|placed| &placed.record).collect()
+    }
+
+    /// By ascending id.
+    fn tasks_that(&self, fit: impl Fn(&Kept) -> bool) -> Vec<&Task> {
+        let base = self.base.tasks.iter().filter(|(id, _)| !self.pending.tasks.contains_key(id));
+        let kept = base.map(|(_, kept)| kept).chain(self.pending.tasks.values());
+        let mut tasks: Vec<&Task> = kept.filter(|kept| fit(kept)).map(|kept| &kept.task).collect();
+        tasks.sort_unstable_by_key(|task| task.id);
+        tasks
+    }
+
+    fn kept(&self, id: TaskId) -> Option<&Kept> {
+        self.pending.tasks.get(&id).or_else(|| self.base.tasks.get(&id))
+    }
+
+    /// An unfinished task, to be changed in this transaction.
+    fn edit_task(&mut self, id: TaskId) -> Option<&mut Kept> {
+        let kept = self.kept(id).filter(|kept| kept.done_at.is_none())?.clone();
+        Some(self.pending.tasks.entry(id).insert_entry(kept).into_mut())
+    }
+
     /// The room in this transaction; one that nobody wrote to yet is made.
     fn enter_room(&mut self, name: &RoomName) -> &mut Room {
         let View { base, pending, seed, .. } = self;
@@ -382,6 +491,26 @@ impl View {
             }
         })
     }
+}
+
+/// `self.base.rooms` or the pending ones, from where the names asked for begin.
+fn rooms_from<'r>(
+    rooms: &'r BTreeMap<RoomName, Room>,
+    prefix: &'r str,
+    after: &str,
+) -> impl Iterator<Item = (&'r RoomName, &'r Room)> {
+    let start = if after < prefix { Bound::Included(prefix) } else { Bound::Excluded(after) };
+    rooms.range::<str, _>((start, Bound::Unbounded)).take_while(move |(name, _)| name.as_str().starts_with(prefix))
+}
+
+/// The `number`th random number of a seed.
+fn draw(seed: u64, number: u64) -> u128 {
+    let half = |half: u8| {
+        let mut hasher = DefaultHasher::new();
+        (seed, number, half).hash(&mut hasher);
+        u128::from(hasher.finish())
+    };
+    half(0) << 64 | half(1)
 }
 
 fn epoch(seed: u64, room: &RoomName) -> Epoch {
@@ -460,47 +589,55 @@ impl Rows for View {
         Ok(found.map(|operation| (operation.seq, operation.answer.clone())))
     }
 
-    fn state(&mut self, _room: &str) -> Result<Option<State>, RowsError> {
-        Err(unbuilt())
+    fn state(&mut self, room: &str) -> Result<Option<State>, RowsError> {
+        Ok(self.pending.states.get(room).or_else(|| self.base.states.get(room)).cloned())
     }
 
-    fn rooms(&mut self, _prefix: &str, _after: &str, _count: usize) -> Result<Vec<(RoomName, RoomRow)>, RowsError> {
-        Err(unbuilt())
+    fn rooms(&mut self, prefix: &str, after: &str, count: usize) -> Result<Vec<(RoomName, RoomRow)>, RowsError> {
+        let mut rooms: BTreeMap<&RoomName, RoomRow> = BTreeMap::new();
+        for named in [&self.base.rooms, &self.pending.rooms] {
+            rooms.extend(rooms_from(named, prefix, after).take(count).map(|(name, room)| (name, room.row)));
+        }
+        Ok(rooms.into_iter().take(count).map(|(name, row)| (name.clone(), row)).collect())
     }
 
-    fn record(&mut self, _shelf: Shelf, _id: &str) -> Result<Option<Record>, RowsError> {
-        Err(unbuilt())
+    fn record(&mut self, shelf: Shelf, id: &str) -> Result<Option<Record>, RowsError> {
+        Ok(self.placed(&(shelf, id.to_owned())).map(|placed| placed.record.clone()))
     }
 
     fn records(
         &mut self,
-        _shelf: Shelf,
-        _parent: Option<&str>,
-        _state: Option<&str>,
-        _skip: usize,
-        _count: usize,
+        shelf: Shelf,
+        parent: Option<&str>,
+        state: Option<&str>,
+        skip: usize,
+        count: usize,
     ) -> Result<Vec<Record>, RowsError> {
-        Err(unbuilt())
+        let records = self.records_that(|record| fits(record, shelf, parent, state));
+        Ok(records.into_iter().skip(skip).take(count).cloned().collect())
     }
 
-    fn count_records(&mut self, _: Shelf, _: Option<&str>, _: Option<&str>) -> Result<usize, RowsError> {
-        Err(unbuilt())
+    fn count_records(&mut self, shelf: Shelf, parent: Option<&str>, state: Option<&str>) -> Result<usize, RowsError> {
+        Ok(self.records_that(|record| fits(record, shelf, parent, state)).len())
     }
 
-    fn due(&mut self, _by: Wall, _count: usize) -> Result<Vec<Record>, RowsError> {
-        Err(unbuilt())
+    fn due(&mut self, by: Wall, count: usize) -> Result<Vec<Record>, RowsError> {
+        let mut due = self.records_that(|record| record.due.is_some_and(|due| due <= by));
+        due.sort_by_key(|record| record.due);
+        Ok(due.into_iter().take(count).cloned().collect())
     }
 
     fn next_due(&mut self) -> Result<Option<Wall>, RowsError> {
-        Ok(None)
+        Ok(self.records_that(|record| record.due.is_some()).iter().filter_map(|record| record.due).min())
     }
 
-    fn task(&mut self, _id: TaskId) -> Result<Option<Task>, RowsError> {
-        Err(unbuilt())
+    fn task(&mut self, id: TaskId) -> Result<Option<Task>, RowsError> {
+        Ok(self.kept(id).map(|kept| kept.task.clone()))
     }
 
-    fn ready_tasks(&mut self, _kinds: Tasks, _now: Wall, _count: usize) -> Result<Vec<Task>, RowsError> {
-        Err(unbuilt())
+    fn ready_tasks(&mut self, kinds: Tasks, now: Wall, count: usize) -> Result<Vec<Task>, RowsError> {
+        let ready = self.tasks_that(|kept| kept.ready(kinds, now));
+        Ok(ready.into_iter().take(count).cloned().collect())
     }
 }
 
@@ -562,44 +699,88 @@ impl Transaction for View {
     }
 
     fn random(&mut self) -> u128 {
-        0
+        draw(self.seed, self.drawn.fetch_add(1, Ordering::Relaxed))
     }
 
-    fn put_state(&mut self, _room: &RoomName, _state: &State) -> Result<(), RowsError> {
-        Err(unbuilt())
+    fn put_state(&mut self, room: &RoomName, state: &State) -> Result<(), RowsError> {
+        self.enter_room(room);
+        self.pending.states.insert(room.clone(), state.clone());
+        Ok(())
     }
 
-    fn put_record(&mut self, _record: &Record) -> Result<(), RowsError> {
-        Err(unbuilt())
+    fn put_record(&mut self, record: &Record) -> Result<(), RowsError> {
+        let key = (record.shelf, record.id.clone());
+        let place = match self.placed(&key) {
+            Some(placed) => placed.place,
+            None => {
+                self.pending.counters.place += 1;
+                self.pending.counters.place
+            }
+        };
+        self.pending.records.insert(key, Some(Placed { place, record: record.clone() }));
+        Ok(())
     }
 
-    fn delete_record(&mut self, _shelf: Shelf, _id: &str) -> Result<(), RowsError> {
-        Err(unbuilt())
+    fn delete_record(&mut self, shelf: Shelf, id: &str) -> Result<(), RowsError> {
+        self.pending.records.insert((shelf, id.to_owned()), None);
+        Ok(())
     }
 
-    fn put_task(&mut self, _kind: TaskKind, _room: &RoomName, _body: Bytes) -> Result<TaskId, RowsError> {
-        Err(unbuilt())
+    fn put_task(&mut self, kind: TaskKind, room: &RoomName, body: Bytes) -> Result<TaskId, RowsError> {
+        self.pending.counters.task += 1;
+        let id = TaskId(self.pending.counters.task);
+        let (at, room) = (self.at, room.clone());
+        let task =
+            Task { id, kind, room, body, created_at: at, attempt: 0, fence: 0, holder: 0, ready_at: at, done: false };
+        self.pending.tasks.insert(id, Kept { task, done_at: None });
+        Ok(id)
     }
 
-    fn lease_task(&mut self, _id: TaskId, _holder: u64, _until: Wall) -> Result<Option<Task>, RowsError> {
-        Err(unbuilt())
+    fn lease_task(&mut self, id: TaskId, holder: u64, until: Wall) -> Result<Option<Task>, RowsError> {
+        let fence = self.pending.counters.fence + 1;
+        let Some(Kept { task, .. }) = self.edit_task(id) else { return Ok(None) };
+        task.attempt = task.attempt.saturating_add(1);
+        task.fence = fence;
+        task.holder = holder;
+        task.ready_at = until;
+        let task = task.clone();
+        self.pending.counters.fence = fence;
+        Ok(Some(task))
     }
 
-    fn postpone_task(&mut self, _id: TaskId, _ready_at: Wall) -> Result<(), RowsError> {
-        Err(unbuilt())
+    fn postpone_task(&mut self, id: TaskId, ready_at: Wall) -> Result<(), RowsError> {
+        if let Some(Kept { task, .. }) = self.edit_task(id) {
+            task.holder = 0;
+            task.ready_at = ready_at;
+        }
+        Ok(())
     }
 
-    fn finish_task(&mut self, _id: TaskId) -> Result<(), RowsError> {
-        Err(unbuilt())
+    fn finish_task(&mut self, id: TaskId) -> Result<(), RowsError> {
+        let at = self.at;
+        if let Some(Kept { task, done_at }) = self.edit_task(id) {
+            task.done = true;
+            task.holder = 0;
+            task.body = Bytes::new();
+            *done_at = Some(at);
+        }
+        Ok(())
     }
 
-    fn release_tasks(&mut self, _holder: Option<u64>) -> Result<Tasks, RowsError> {
-        Ok(Tasks::default())
+    fn release_tasks(&mut self, holder: Option<u64>) -> Result<Tasks, RowsError> {
+        let held: Vec<(TaskId, TaskKind)> =
+            self.tasks_that(|kept| kept.held_by(holder)).iter().map(|task| (task.id, task.kind)).collect();
+        for (id, _) in &held {
+            self.postpone_task(*id, self.at)?;
+        }
+        Ok(held.into_iter().map(|(_, kind)| kind).collect())
     }
 }
 
-fn unbuilt() -> RowsError {
-    RowsError::Broken("not built yet".to_owned())
+fn fits(record: &Record, shelf: Shelf, parent: Option<&str>, state: Option<&str>) -> bool {
+    record.shelf == shelf
+        && parent.is_none_or(|parent| record.parent == parent)
+        && state.is_none_or(|state| record.state == state)
 }
 
 #[cfg(test)]

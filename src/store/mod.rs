@@ -3,7 +3,9 @@
 //! ```text
 //!  reactors ──Job──▶ worker: queue per room ─▶ batch (round-robin over rooms) ─▶ transaction ─▶ commit ─┐
 //!      ▲                                                                                                 │
-//!      └──────────────── Delivery { committed, signals, answers } ◀── encode once per dialect ◀──────────┘
+//!      └──────────── Delivery { committed, signals, answers, pushes } ◀── encode once per dialect ◀──────┘
+//!
+//!  backends' wishes ─▶ desk: leases tasks in the transaction ─▶ commit ─▶ pushes
 //!
 //!  reactors ─Question─▶ readers: one snapshot ─▶ Delivery::{Answer, Page}
 //! ```
@@ -17,10 +19,13 @@
 #[cfg(test)]
 mod behaviour;
 pub(crate) mod committed;
+mod desk;
+mod due;
 pub mod memory;
 mod pulse;
 mod queue;
 pub mod reader;
+mod recorder;
 pub mod seam;
 pub mod sqlite;
 pub mod worker;
@@ -76,6 +81,8 @@ pub enum Delivery {
         pushes: Vec<Push>,
     },
     Answer(Answer),
+    /// Something that is not state, from a client of another reactor.
+    Signal(Signal),
     /// Say who is connected; a reactor sends its list.
     Census(Sender<Vec<ConnView>>),
     Page(Page),

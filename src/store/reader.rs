@@ -71,7 +71,7 @@ impl<R: Snapshots, I: From<Delivery> + Send> Reader<R, I> {
                     Ok(page) => page,
                     Err(error) => {
                         log::warn!("a page of {room} could not be read: {error}");
-                        Page { room, after, events: Vec::new(), reset: None, failed: true }
+                        Page { room, after, listeners, events: Vec::new(), reset: None, failed: true }
                     }
                 };
                 (reactor, Delivery::Page(page))
@@ -124,7 +124,7 @@ fn failure_of(error: &RowsError) -> Failure {
 
 /// A run of at least one event, or a reset where the log does not reach back to `after`, or nothing at the head.
 fn read_page(rows: &mut dyn Rows, room: &RoomName, after: Seq, listeners: u8) -> Result<Page, RowsError> {
-    let empty = |reset| Page { room: room.clone(), after, events: Vec::new(), reset, failed: false };
+    let empty = |reset| Page { room: room.clone(), after, listeners, events: Vec::new(), reset, failed: false };
     let Some(row) = rows.room(room.as_str())? else {
         return Ok(empty(None));
     };
@@ -138,5 +138,5 @@ fn read_page(rows: &mut dyn Rows, room: &RoomName, after: Seq, listeners: u8) ->
     }
     let events = rows.events(room.as_str(), after, PAGE_EVENTS_MAX, PAGE_BYTES_MAX)?;
     let events = events.iter().map(|event| Committed::seal(room, event, listeners)).collect();
-    Ok(Page { room: room.clone(), after, events, reset: None, failed: false })
+    Ok(Page { room: room.clone(), after, listeners, events, reset: None, failed: false })
 }

@@ -1,10 +1,14 @@
 //! The writer: drains a batch, runs it in one transaction, commits, and only then lets anything go.
 //!
 //! ```text
-//! turn: admit ─▶ take_batch ─▶ begin ─▶ apply each ─▶ commit ──ok──▶ release: seal, frame, post, ring
-//!                    │            │busy                 │refused ──▶ every job: certainly not stored
-//!                    └────────────┘ (held, tried again)  └unknown ──▶ every job: unknown; nothing is written any more
+//! turn: admit ─▶ take_batch ─▶ begin ─▶ apply each ─▶ hand out ─▶ commit ──ok──▶ release: seal, frame, post, ring
+//!         │          │            │busy                              │refused ──▶ every job: certainly not stored
+//!         │          └────────────┘ (held, tried again)               └unknown ──▶ every job: unknown; nothing is
+//!         └─ wishes for tasks ─▶ desk                                              written any more
 //! ```
+//!
+//! A transaction without jobs is made when somebody waits for tasks and there may be some (desk.rs), or when it is not
+//! known what is due next (due.rs).
 //!
 //! Redis makes the log durable and then writes the replies, as two adjacent calls; this file is those two calls.
 
@@ -12,28 +16,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 
+use super::desk::{Desk, Handed, Plan};
+use super::due::Alarm;
 use super::queue::Queue;
+use super::recorder::{Recorder, Seen};
 use super::{Answer, CommitError, Committed, Delivery, Job, Pulse, Push, Retention, Store};
 use crate::backlog::Backlog;
 use crate::clock::{Clock, Mono, Wall};
-use crate::dialect::{self, Applied, Env, Failure, FileTask, First, Signal};
+use crate::dialect::{self, Applied, Asker, Change, Env, Failure, FileTask, First, Reply, Signal, Write};
 use crate::directory::Directory;
-use crate::ids::{OpId, RoomName, Seq};
+use crate::ids::{ConnId, RoomName};
 use crate::limits::{BATCH_OPS_MAX, STORE_MAILBOX};
 use crate::mailbox::{Inbox, Mailbox};
 use crate::metrics::Metrics;
-use crate::model::{
-    Document, Draft, Event, FileMark, Record, RoomRow, Rows, RowsError, Shelf, State, Task, TaskId, TaskKind, Tasks,
-    Transaction,
-};
+use crate::model::{Event, Rows as _, RowsError, Transaction as _};
 
 /// How long a batch is tried again while somebody else holds the database, before its jobs are refused as busy. Less than
 /// `limits.answer`, or the reactors would give up on the answer and close sockets over what is certain.
 const BUSY_PATIENCE: Duration = Duration::from_secs(3);
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
-/// Housekeeping happens at the latest this long after the last write.
+/// Housekeeping happens at the latest this long after the last write, and so does the look for tasks that have become
+/// ready by themselves.
 const IDLE_TIDY: Duration = Duration::from_millis(500);
 
 /// What a worker needs beside its store.
@@ -59,6 +63,10 @@ pub struct Worker<S, I> {
     queue: Queue,
     /// A batch that met a busy database, and since when.
     held: Option<(Vec<Job>, Mono)>,
+    desk: Desk,
+    alarm: Alarm,
+    /// Jobs are carried out one by one, because together they found no space: tasks are handed out afterwards.
+    alone: bool,
     broken: bool,
     /// The reactors know that it is broken.
     told: bool,
@@ -84,6 +92,9 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
             wiring,
             queue: Queue::default(),
             held: None,
+            desk: Desk::default(),
+            alarm: Alarm::default(),
+            alone: false,
             broken: false,
             told: false,
             #[cfg(feature = "canary")]
@@ -103,8 +114,8 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
             match self.turn() {
                 Turn::Worked => {}
                 Turn::Busy => std::thread::sleep(BUSY_PAUSE),
-                Turn::Idle => match self.wiring.inbox.wait(IDLE_TIDY) {
-                    Ok(Some(job)) => self.queue.push(job),
+                Turn::Idle => match self.wiring.inbox.wait(self.patience()) {
+                    Ok(Some(job)) => self.hear(job),
                     Ok(None) => self.tidy(),
                     Err(_) => {
                         self.tidy();
@@ -124,22 +135,37 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
         }
     }
 
+    /// How long there is nothing to do, if nobody asks for anything.
+    fn patience(&self) -> Duration {
+        let (now, wall) = (self.wiring.clock.mono(), self.wiring.clock.wall());
+        let desk = self.desk.next().map(|next| next.since(now));
+        desk.into_iter().chain(self.alarm.wait(now, wall)).fold(IDLE_TIDY, Duration::min)
+    }
+
     /// One batch at most. Never waits.
     pub fn turn(&mut self) -> Turn {
         self.admit();
         if self.broken {
             return self.refuse_the_rest();
         }
-        let (batch, since) = match self.held.take() {
-            Some(held) => held,
-            None => (self.queue.take_batch(), self.wiring.clock.mono()),
-        };
-        if batch.is_empty() {
-            return Turn::Idle;
+        let now = self.wiring.clock.mono();
+        self.wiring.env.attached.set(self.desk.present(now));
+        if self.alarm.ring(now, self.wiring.clock.wall()) {
+            self.queue.push(due());
         }
-        match self.transact(batch, since) {
+        let (batch, since) = self.held.take().unwrap_or_else(|| (self.queue.take_batch(), now));
+        let turn = if batch.is_empty() && self.alarm.is_known() && !self.desk.wants(now) {
+            Turn::Idle
+        } else {
+            self.transact(batch, since)
+        };
+        match turn {
             Turn::Broken => self.refuse_the_rest(),
-            turn => turn,
+            turn => {
+                let late = self.desk.expire(now);
+                self.answer(late, |_| Reply::Response(Box::new(dialect::tasks(&[]))));
+                turn
+            }
         }
     }
 
@@ -148,6 +174,8 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
     fn refuse_the_rest(&mut self) -> Turn {
         let refused = self.queue.drain();
         self.fail(refused, Failure::Broken);
+        let waiting = self.desk.close();
+        self.answer(waiting, |_| Reply::Reject(Failure::Broken.reject()));
         if !std::mem::replace(&mut self.told, true) {
             for mailbox in &mut self.wiring.reactors {
                 mailbox.post_or_wait(I::from(Delivery::Broken));
@@ -158,10 +186,50 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
     }
 
     fn admit(&mut self) {
-        while self.queue.len() < STORE_MAILBOX {
+        // Wishes for tasks do not stay in the queue, and a flood of them must not keep the batches from their turn.
+        for _ in self.queue.len()..STORE_MAILBOX {
             let Some(job) = self.wiring.inbox.take() else { break };
-            self.queue.push(job);
+            self.hear(job);
         }
+    }
+
+    /// Takes a job in. A wish for tasks is no write: it is heard at once and in the order in which the reactor said it, so
+    /// that the end of a socket never comes before what it asked for. In the queue, rooms take turns.
+    fn hear(&mut self, job: Job) {
+        match (&job.write.change, job.to) {
+            (Change::Desk(_), _) if self.broken => self.queue.push(job),
+            (Change::Desk(wish), to) => {
+                let now = self.wiring.clock.mono();
+                let silent = match (wish, to) {
+                    (dialect::Desk::Take { kinds, max, .. }, Some(conn)) => {
+                        self.desk.take(conn, *kinds, *max);
+                        to
+                    }
+                    // Its answer comes when there is a task, or when its wait is over.
+                    (dialect::Desk::Poll { kinds, max, lease, wait }, Some(conn)) => {
+                        self.desk.poll(conn, *kinds, *max, *lease, now.after(*wait), now);
+                        None
+                    }
+                    (dialect::Desk::Gone { conn }, _) => {
+                        self.desk.gone(*conn);
+                        to
+                    }
+                    (dialect::Desk::Take { .. } | dialect::Desk::Poll { .. }, None) => None,
+                };
+                self.wiring.backlog.release(job.charged);
+                self.answer(silent, |_| Reply::Silence);
+            }
+            _ => self.queue.push(job),
+        }
+    }
+
+    /// Answers that wait for no commit.
+    fn answer(&mut self, whom: impl IntoIterator<Item = ConnId>, reply: impl Fn(ConnId) -> Reply) {
+        let mut out = self.outgoing();
+        for to in whom {
+            answer_to(&mut out, to, reply(to));
+        }
+        self.post(out);
     }
 
     fn transact(&mut self, batch: Vec<Job>, since: Mono) -> Turn {
@@ -174,31 +242,42 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
 
     fn transact_since(&mut self, batch: Vec<Job>, since: Mono, started: Mono) -> Turn {
         let at = self.wiring.clock.wall();
-        let outcome = match self.carry_out(&batch, at) {
-            Ok(done) => {
+        let mut done = Done { applied: Vec::with_capacity(batch.len()), ..Done::default() };
+        let outcome = match self.carry_out(&batch, at, started, &mut done) {
+            Ok(()) if batch.is_empty() && done.plan.as_ref().is_none_or(Plan::is_empty) => {
+                // It only looked.
+                self.store.rollback();
+                self.settle(&mut done, started);
+                return Turn::Idle;
+            }
+            Ok(()) => {
                 #[cfg(feature = "canary")]
                 if self.canary {
-                    self.post_committed(&done.appended);
+                    self.post_committed(&done.seen.appended);
                 }
                 let committed = self.store.commit();
                 self.wiring.pulse.end();
-                committed.map(|()| done)
+                committed
             }
             Err(error) => Err(CommitError::Refused(error)),
         };
         match outcome {
-            Ok(done) => {
-                self.wiring.metrics.batch_operations.observe(batch.len() as f64);
-                self.wiring.metrics.operations.inc_by(batch.len() as u64);
-                let took = self.wiring.clock.mono().since(started);
-                self.wiring.metrics.commit_seconds.observe(took.as_secs_f64());
-                self.release(batch, done);
+            Ok(()) => {
+                if !batch.is_empty() {
+                    let operations: usize = batch.iter().map(|job| operations(&job.write)).sum();
+                    self.wiring.metrics.batch_operations.observe(operations as f64);
+                    self.wiring.metrics.operations.inc_by(operations as u64);
+                }
+                let now = self.wiring.clock.mono();
+                self.wiring.metrics.commit_seconds.observe(now.since(started).as_secs_f64());
+                let handed = self.settle(&mut done, now);
+                self.release(batch, done, handed);
                 self.tidy();
                 Turn::Worked
             }
             Err(CommitError::Refused(error)) => {
                 self.store.rollback();
-                self.refused(batch, since, error)
+                self.refused(batch, since, error, done.looked)
             }
             Err(CommitError::Unknown(why)) => {
                 log::error!(
@@ -212,34 +291,61 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
         }
     }
 
-    /// Runs every job's code in one open transaction.
-    fn carry_out(&mut self, batch: &[Job], at: Wall) -> Result<Done, RowsError> {
+    /// Runs every job's code in one open transaction, hands out the tasks that are ready then, and asks what is due next.
+    fn carry_out(&mut self, batch: &[Job], at: Wall, now: Mono, done: &mut Done) -> Result<(), RowsError> {
         self.store.begin(at)?;
-        let mut done = Done { applied: Vec::with_capacity(batch.len()), appended: Vec::with_capacity(batch.len()) };
         for job in batch {
-            let mut recorder = Recorder { rows: self.store.rows(), appended: &mut done.appended };
-            done.applied.push(carry_out_one(job, &mut recorder, &self.wiring.env)?);
+            let mut recorder = Recorder { rows: self.store.rows(), seen: &mut done.seen };
+            done.applied.push(carry_out_job(job, &mut recorder, &self.wiring.env)?);
         }
-        Ok(done)
+        if !self.alone && (done.seen.tasks || self.desk.wants(now)) {
+            done.looked = true;
+            done.plan = Some(self.desk.plan(&done.seen.freed, self.store.rows())?);
+        }
+        if done.seen.records || !self.alarm.is_known() {
+            done.next_due = Some(self.store.rows().next_due()?);
+        }
+        Ok(())
+    }
+
+    /// What the transaction did is so: the desk and the alarm take it over.
+    fn settle(&mut self, done: &mut Done, now: Mono) -> Handed {
+        if let Some(next) = done.next_due {
+            self.alarm.set(next);
+        }
+        match done.plan.take() {
+            Some(plan) => self.desk.settle(&done.seen.freed, plan, now.after(IDLE_TIDY)),
+            None if done.seen.tasks => {
+                self.desk.touched(&done.seen.freed);
+                Handed::default()
+            }
+            None => Handed::default(),
+        }
     }
 
     /// After the commit, and nowhere else: what the batch has to say goes out.
-    fn release(&mut self, batch: Vec<Job>, done: Done) {
+    fn release(&mut self, batch: Vec<Job>, done: Done, handed: Handed) {
         let mut out = self.outgoing();
-        self.seal(&done.appended, &mut out);
+        self.seal(&done.seen.appended, &mut out);
         let mut files = Vec::new();
         let mut signals = Vec::new();
         for (job, applied) in batch.into_iter().zip(done.applied) {
             self.wiring.backlog.release(job.charged);
-            if let Some(to) = job.to
-                && let Some(delivery) = out.get_mut(usize::from(to.reactor))
-            {
-                delivery.answers.push(Answer { to, reply: applied.reply });
+            if let Some(to) = job.to {
+                answer_to(&mut out, to, applied.reply);
             }
             signals.extend(applied.signals);
             files.extend(applied.files);
         }
         self.signal(signals, &mut out);
+        for (to, task) in handed.pushes {
+            if let Some(delivery) = out.get_mut(usize::from(to.reactor)) {
+                delivery.pushes.push(Push { to, frame: dialect::task(&task) });
+            }
+        }
+        for (to, tasks) in handed.answers {
+            answer_to(&mut out, to, Reply::Response(Box::new(dialect::tasks(&tasks))));
+        }
         self.post(out);
         if let Some(mailbox) = &mut self.wiring.files {
             for task in files {
@@ -301,8 +407,16 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
         }
     }
 
-    fn refused(&mut self, batch: Vec<Job>, since: Mono, error: RowsError) -> Turn {
+    /// `looked`: tasks were to be handed out in the same transaction.
+    fn refused(&mut self, batch: Vec<Job>, since: Mono, error: RowsError, looked: bool) -> Turn {
         match error {
+            // Only the desk or the alarm wanted something.
+            RowsError::Busy if batch.is_empty() => Turn::Busy,
+            RowsError::Full if batch.is_empty() => {
+                self.desk.rest(self.wiring.clock.mono().after(IDLE_TIDY));
+                self.tidy();
+                Turn::Idle
+            }
             RowsError::Busy if self.wiring.clock.mono().since(since) < BUSY_PATIENCE => {
                 self.held = Some((batch, since));
                 Turn::Busy
@@ -311,7 +425,13 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
                 self.fail(batch, Failure::Busy);
                 Turn::Worked
             }
-            RowsError::Full if batch.len() > 1 => self.one_by_one(batch, since),
+            // Alone it may fit; or it was a task handed out beside it that did not.
+            RowsError::Full if batch.len() > 1 || looked => {
+                self.alone = true;
+                let turn = self.one_by_one(batch, since);
+                self.alone = false;
+                turn
+            }
             RowsError::Full => {
                 log::error!("the store is full: an operation was refused");
                 self.fail(batch, Failure::Full);
@@ -363,10 +483,8 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
         for job in batch {
             self.wiring.backlog.release(job.charged);
             self.wiring.metrics.operation_refused(failure.reason().row().name);
-            if let Some(to) = job.to
-                && let Some(delivery) = out.get_mut(usize::from(to.reactor))
-            {
-                delivery.answers.push(Answer { to, reply: dialect::failed(&job.write, failure) });
+            if let Some(to) = job.to {
+                answer_to(&mut out, to, dialect::failed(&job.write, failure));
             }
         }
         self.post(out);
@@ -395,10 +513,15 @@ pub enum Ending {
 }
 
 /// A batch carried out but not yet committed: still nobody's business.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Done {
     applied: Vec<Applied>,
-    appended: Vec<(RoomName, Event)>,
+    seen: Seen,
+    /// Tasks were looked for, though it may not have come to a plan.
+    looked: bool,
+    plan: Option<Plan>,
+    /// What is due next, where it was asked.
+    next_due: Option<Option<Wall>>,
 }
 
 #[derive(Debug, Default)]
@@ -409,12 +532,51 @@ struct Outgoing {
     pushes: Vec<Push>,
 }
 
-fn carry_out_one(job: &Job, rows: &mut Recorder<'_>, env: &Env) -> Result<Applied, RowsError> {
-    let write = &*job.write;
+/// For a request whose answer comes later, by itself, nothing is said.
+fn answer_to(out: &mut [Outgoing], to: ConnId, reply: Reply) {
+    if reply != Reply::Later
+        && let Some(delivery) = out.get_mut(usize::from(to.reactor))
+    {
+        delivery.answers.push(Answer { to, reply });
+    }
+}
+
+/// The writer's own job when something is due.
+fn due() -> Job {
+    Job {
+        to: None,
+        asker: Asker { actor: Arc::from("server"), origin: 0, verified: false },
+        write: Box::new(Write { room: RoomName::new("due"), op: None, change: Change::Due }),
+        charged: 0,
+    }
+}
+
+fn operations(write: &Write) -> usize {
+    match &write.change {
+        Change::Batch(writes) => writes.len(),
+        _ => 1,
+    }
+}
+
+fn carry_out_job(job: &Job, rows: &mut Recorder<'_>, env: &Env) -> Result<Applied, RowsError> {
+    let Change::Batch(writes) = &job.write.change else { return carry_out_one(&job.write, &job.asker, rows, env) };
+    let mut all = Applied::only(Reply::Silence);
+    let mut replies = Vec::with_capacity(writes.len());
+    for write in writes {
+        let one = carry_out_one(write, &job.asker, rows, env)?;
+        replies.push(one.reply);
+        all.signals.extend(one.signals);
+        all.files.extend(one.files);
+    }
+    all.reply = dialect::lines(replies.into_iter());
+    Ok(all)
+}
+
+fn carry_out_one(write: &Write, asker: &Asker, rows: &mut Recorder<'_>, env: &Env) -> Result<Applied, RowsError> {
     let Some(op) = &write.op else {
-        return dialect::apply(write, &job.asker, rows, env);
+        return dialect::apply(write, asker, rows, env);
     };
-    if let Some((seq, answer)) = rows.operation(write.room.as_str(), &job.asker.actor, op)? {
+    if let Some((seq, answer)) = rows.operation(write.room.as_str(), &asker.actor, op)? {
         // Two tabs that number their edits alike are one user to us: the second one's edit is not the first one's.
         return Ok(Applied::only(match first(&answer) {
             Some((at, print, note)) if print == dialect::fingerprint(write) => {
@@ -423,13 +585,14 @@ fn carry_out_one(job: &Job, rows: &mut Recorder<'_>, env: &Env) -> Result<Applie
             _ => dialect::id_taken(write),
         }));
     }
-    let before = rows.appended.len();
-    let applied = dialect::apply(write, &job.asker, rows, env)?;
+    let before = rows.seen.appended.len();
+    let applied = dialect::apply(write, asker, rows, env)?;
     // A refused operation appended nothing; its id stays free, so that the corrected resend is not taken for a repeat.
-    let own = rows.appended.iter().skip(before).find(|(room, _)| *room == write.room).map(|(_, event)| event.seq);
+    let appended = rows.seen.appended.iter().skip(before);
+    let own = appended.filter(|(room, _)| *room == write.room).map(|(_, event)| event.seq).next();
     if let Some(seq) = own {
         let answer = format!("{} {:016x} {}", rows.at().0, dialect::fingerprint(write), applied.note);
-        rows.put_operation(&write.room, &job.asker.actor, op, seq, &answer)?;
+        rows.put_operation(&write.room, &asker.actor, op, seq, &answer)?;
     }
     Ok(applied)
 }
@@ -441,175 +604,45 @@ fn first(answer: &str) -> Option<(Wall, u64, &str)> {
     Some((Wall(at.parse().ok()?), u64::from_str_radix(print, 16).ok()?, note))
 }
 
-/// Passes everything to the open transaction and remembers what was appended, in order.
-struct Recorder<'a> {
-    rows: &'a mut dyn Transaction,
-    appended: &'a mut Vec<(RoomName, Event)>,
-}
-
-impl Rows for Recorder<'_> {
-    fn room(&mut self, room: &str) -> Result<Option<RoomRow>, RowsError> {
-        self.rows.room(room)
-    }
-
-    fn events(&mut self, room: &str, after: Seq, count: usize, bytes: usize) -> Result<Vec<Event>, RowsError> {
-        self.rows.events(room, after, count, bytes)
-    }
-
-    fn document(&mut self, id: &str) -> Result<Option<Document>, RowsError> {
-        self.rows.document(id)
-    }
-
-    fn documents_named(&mut self, name: &str) -> Result<Vec<String>, RowsError> {
-        self.rows.documents_named(name)
-    }
-
-    fn documents_with_unique_id(&mut self, unique_id: &str) -> Result<Vec<String>, RowsError> {
-        self.rows.documents_with_unique_id(unique_id)
-    }
-
-    fn each_document(&mut self, each: &mut dyn FnMut(Document) -> bool) -> Result<(), RowsError> {
-        self.rows.each_document(each)
-    }
-
-    fn file_mark(&mut self, document: &str) -> Result<Option<FileMark>, RowsError> {
-        self.rows.file_mark(document)
-    }
-
-    fn each_file_mark(&mut self, each: &mut dyn FnMut(FileMark) -> bool) -> Result<(), RowsError> {
-        self.rows.each_file_mark(each)
-    }
-
-    fn operation(&mut self, room: &str, actor: &str, op: &OpId) -> Result<Option<(Seq, String)>, RowsError> {
-        self.rows.operation(room, actor, op)
-    }
-
-    fn state(&mut self, room: &str) -> Result<Option<State>, RowsError> {
-        self.rows.state(room)
-    }
-
-    fn rooms(&mut self, prefix: &str, after: &str, count: usize) -> Result<Vec<(RoomName, RoomRow)>, RowsError> {
-        self.rows.rooms(prefix, after, count)
-    }
-
-    fn record(&mut self, shelf: Shelf, id: &str) -> Result<Option<Record>, RowsError> {
-        self.rows.record(shelf, id)
-    }
-
-    fn records(
-        &mut self,
-        shelf: Shelf,
-        parent: Option<&str>,
-        state: Option<&str>,
-        skip: usize,
-        count: usize,
-    ) -> Result<Vec<Record>, RowsError> {
-        self.rows.records(shelf, parent, state, skip, count)
-    }
-
-    fn count_records(&mut self, shelf: Shelf, parent: Option<&str>, state: Option<&str>) -> Result<usize, RowsError> {
-        self.rows.count_records(shelf, parent, state)
-    }
-
-    fn due(&mut self, by: Wall, count: usize) -> Result<Vec<Record>, RowsError> {
-        self.rows.due(by, count)
-    }
-
-    fn next_due(&mut self) -> Result<Option<Wall>, RowsError> {
-        self.rows.next_due()
-    }
-
-    fn task(&mut self, id: TaskId) -> Result<Option<Task>, RowsError> {
-        self.rows.task(id)
-    }
-
-    fn ready_tasks(&mut self, kinds: Tasks, now: Wall, count: usize) -> Result<Vec<Task>, RowsError> {
-        self.rows.ready_tasks(kinds, now, count)
-    }
-}
-
-impl Transaction for Recorder<'_> {
-    fn at(&self) -> Wall {
-        self.rows.at()
-    }
-
-    fn append(&mut self, draft: Draft, actor: &Arc<str>, op: Option<&OpId>, origin: u64) -> Result<Seq, RowsError> {
-        let seq = self.rows.append(draft.clone(), actor, op, origin)?;
-        let event = Event {
-            seq,
-            kind: draft.kind,
-            actor: actor.clone(),
-            op: op.cloned(),
-            origin,
-            body: draft.body,
-            at: self.rows.at(),
-        };
-        self.appended.push((draft.room, event));
-        Ok(seq)
-    }
-
-    fn put_document(&mut self, document: &Document) -> Result<(), RowsError> {
-        self.rows.put_document(document)
-    }
-
-    fn delete_document(&mut self, id: &str) -> Result<(), RowsError> {
-        self.rows.delete_document(id)
-    }
-
-    fn put_file_mark(&mut self, mark: &FileMark) -> Result<(), RowsError> {
-        self.rows.put_file_mark(mark)
-    }
-
-    fn delete_file_mark(&mut self, document: &str) -> Result<(), RowsError> {
-        self.rows.delete_file_mark(document)
-    }
-
-    fn put_operation(
-        &mut self,
-        room: &RoomName,
-        actor: &str,
-        op: &OpId,
-        seq: Seq,
-        answer: &str,
-    ) -> Result<(), RowsError> {
-        self.rows.put_operation(room, actor, op, seq, answer)
-    }
-
-    fn random(&mut self) -> u128 {
-        self.rows.random()
-    }
-
-    fn put_state(&mut self, room: &RoomName, state: &State) -> Result<(), RowsError> {
-        self.rows.put_state(room, state)
-    }
-
-    fn put_record(&mut self, record: &Record) -> Result<(), RowsError> {
-        self.rows.put_record(record)
-    }
-
-    fn delete_record(&mut self, shelf: Shelf, id: &str) -> Result<(), RowsError> {
-        self.rows.delete_record(shelf, id)
-    }
-
-    fn put_task(&mut self, kind: TaskKind, room: &RoomName, body: Bytes) -> Result<TaskId, RowsError> {
-        self.rows.put_task(kind, room, body)
-    }
-
-    fn lease_task(&mut self, id: TaskId, holder: u64, until: Wall) -> Result<Option<Task>, RowsError> {
-        self.rows.lease_task(id, holder, until)
-    }
-
-    fn postpone_task(&mut self, id: TaskId, ready_at: Wall) -> Result<(), RowsError> {
-        self.rows.postpone_task(id, ready_at)
-    }
-
-    fn finish_task(&mut self, id: TaskId) -> Result<(), RowsError> {
-        self.rows.finish_task(id)
-    }
-
-    fn release_tasks(&mut self, holder: Option<u64>) -> Result<Tasks, RowsError> {
-        self.rows.release_tasks(holder)
-    }
-}
-
 const _: () = assert!(BATCH_OPS_MAX <= STORE_MAILBOX);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mailbox;
+    use crate::model::{TaskKind, Tasks};
+    use crate::store::memory::MemoryStore;
+
+    #[test]
+    fn an_idle_writer_sleeps_until_the_nearest_deadline() {
+        let (_jobs, inbox) = mailbox::channel(1);
+        let clock = Clock::manual(Mono(1), Wall(1));
+        let wiring = Wiring::<Delivery> {
+            inbox,
+            reactors: Vec::new(),
+            files: None,
+            directory: Arc::default(),
+            env: Arc::default(),
+            clock: clock.clone(),
+            metrics: Arc::default(),
+            pulse: Arc::default(),
+            backlog: Arc::new(Backlog::new(1)),
+            retention: Arc::default(),
+        };
+        let mut worker = Worker::new(MemoryStore::new(1, 1), wiring);
+        assert_eq!((worker.turn(), worker.patience()), (Turn::Idle, IDLE_TIDY));
+        worker.alarm.set(Some(Wall(300_001)));
+        assert_eq!(worker.patience(), Duration::from_millis(300));
+        let to = ConnId { reactor: 0, slot: 1, generation: 1 };
+        let until = clock.mono().after(Duration::from_millis(200));
+        worker.desk.poll(to, Tasks::only(TaskKind::Chat), 1, IDLE_TIDY, until, Mono(1));
+        assert_eq!((worker.turn(), worker.patience()), (Turn::Idle, Duration::from_millis(200)));
+        clock.advance(Duration::from_millis(200));
+        assert_eq!((worker.turn(), worker.patience()), (Turn::Idle, Duration::from_millis(100)));
+        worker.alarm.set(None);
+        worker.desk.take(to, Tasks::only(TaskKind::Chat), 1);
+        assert_eq!((worker.turn(), worker.patience()), (Turn::Idle, IDLE_TIDY));
+        clock.advance(Duration::from_millis(400));
+        assert_eq!(worker.patience(), Duration::from_millis(100), "tasks may become ready by themselves");
+    }
+}

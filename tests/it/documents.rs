@@ -532,6 +532,8 @@ impl Faulty {
                 readers: questions,
                 files: None,
                 directory,
+                presence: Arc::default(),
+                peers: reactors.clone(),
                 backlog: backlog.clone(),
                 responses: backlog.clone(),
                 guests: Arc::new(Guests::default()),

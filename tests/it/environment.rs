@@ -457,6 +457,80 @@ fn row_72_a_full_disk_refuses_and_recovers() {
     drop(again);
 }
 
+// ---- listeners ---------------------------------------------------------------------------------------------------------
+
+/// CONTRACT.md 5.1: the paths that several applications have are each one's own on a listener of its own.
+#[test]
+fn a_listener_of_one_dialect_answers_as_its_application_did() {
+    let home = home();
+    let names = ["workflows", "tickets", "agents", "documents"];
+    let listens = names.map(|name| format!("127.0.0.1:0={name}"));
+    let arguments: Vec<&str> = listens.iter().flat_map(|listen| ["--listen", listen.as_str()]).collect();
+    let process = Process::serve(home.path(), "", &arguments);
+    let get = |name: &str, target: &str| {
+        let line = process.out.wait_for(&format!("({name})"));
+        let address = line.split("http://").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
+        let mut wire = Wire::dial(address.unwrap_or_else(|| panic!("no address in {line:?}")));
+        wire.send(request("GET", target, "", ""));
+        wire.reply()
+    };
+    assert_eq!(get("tickets", "/health").text(), r#"{"status":"ok","service":"agent-sdk-webhook-server"}"#);
+    let agents = r#"{"status":"healthy","version":"0.1.0","environment":"development"}"#;
+    assert_eq!(get("agents", "/health").text(), agents);
+    let workflows = get("workflows", "/health");
+    let stamp = workflows.json()["timestamp"].as_str().expect("a timestamp").to_owned();
+    let expected = format!(r#"{{"status":"healthy","version":"3.0.0","timestamp":"{stamp}","database":"connected"}}"#);
+    assert_eq!(workflows.text(), expected);
+    assert!(!stamp.contains(['Z', '+']), "{stamp} is not a naive time");
+    assert_eq!(get("documents", "/health").json()["service"], "commitcast");
+    assert_eq!(get("agents", "/").json()["name"], "Paygent");
+    assert_eq!(get("tickets", "/").json()["note"], "Frontend not found");
+    assert_eq!(get("documents", "/").json()["dialects"], json!(["documents"]));
+    assert!(get("agents", "/api/v1/metrics").text().contains("\npaygent_websocket_connections_total "));
+    assert_eq!(get("workflows", "/api/v1/metrics").status, 404);
+    // And on the one that serves all of them, all of it.
+    assert_eq!(process.ask("GET", "/health", "", "").json()["environment"], "debug");
+    assert_eq!(process.ask("GET", "/", "", "").json()["backend"], "/v1/backend");
+}
+
+#[test]
+fn a_refusal_is_replayed_without_a_server() {
+    let home = home();
+    let config = "[[listen]]\naddress = \"127.0.0.1:1\"\ndialects = [\"workflows\"]\n\
+                  [[listen]]\naddress = \"127.0.0.1:2\"\ndialects = [\"tickets\", \"native\"]\n\
+                  [auth]\nmode = \"token\"\nhs256_secret = \"at least thirty-two bytes of a secret\"\n\
+                  api_keys = [{ name = \"worker\", key = \"canary4711\", rights = [\"tasks:ticket\"] }]\n";
+    fs::write(home.path().join("c.toml"), config).expect("a configuration");
+    for (arguments, code, expected) in [
+        (&["--path", "/ws/workflow/pending?client_id=a"][..], 1, &["127.0.0.1:1 (workflows)", "401 token"][..]),
+        (&["--path", "/ws"], 1, &["127.0.0.1:2 (tickets, native)", "401 token"]),
+        (&["--path", "/ws/prompts/p"], 1, &["404 unknown_path"]),
+        (&["--path", "/v1/connect"], 0, &["127.0.0.1:2", "accepted 101, dialect native", "nobody yet"]),
+        (&["--path", "/v1/connect", "--token", "x"], 1, &["401 token"]),
+        (&["--path", "/v1/backend"], 1, &["401 token", "no API key was shown", "X-API-Key"]),
+        (
+            &["--path", "/v1/backend", "--header", "X-API-Key: canary4711"],
+            0,
+            &["accepted 101", "backend  worker", "tasks:ticket"],
+        ),
+        (
+            &["--path", "/v1/tasks?kinds=ticket", "--http", "--token", "canary4711"],
+            0,
+            &["request of the backend protocol", "backend  worker"],
+        ),
+        (&["--path", "/health", "--http"], 0, &["127.0.0.1:1", "Health([Workflows])"]),
+    ] {
+        let mut process = Process::start(home.path(), "", &[&["explain", "--config", "c.toml"], arguments].concat());
+        let status = process.wait();
+        let said = process.out.all();
+        assert_eq!(status.code(), Some(code), "{arguments:?}\n{said}{}", process.log.all());
+        for part in expected {
+            assert!(said.contains(part), "{arguments:?} does not say {part:?}:\n{said}");
+        }
+        assert!(!said.contains("canary4711"), "{said}");
+    }
+}
+
 // ---- configuration -----------------------------------------------------------------------------------------------------
 
 #[test]

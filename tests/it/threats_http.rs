@@ -428,7 +428,8 @@ fn row_17_offers_we_do_not_know_are_ignored() {
 #[test]
 fn row_18_an_unknown_path_is_404() {
     let house = House::open("");
-    let paths = ["/", "/mqtt", "/leafnode", "/ws", "/ws/", "/ws/readme", "/socket.io/", "/v1/connect2", "/ws/prompt/x"];
+    let paths =
+        ["/", "/mqtt", "/leafnode", "/wss", "/ws/", "/ws/readme", "/socket.io/", "/v1/connect2", "/ws/prompt/x"];
     for path in paths {
         let mut wire = house.dial();
         wire.send(handshake(path, "Origin: null\r\nAuthorization: Bearer x\r\n"));

@@ -190,6 +190,60 @@ fn row_26_token_mode_asks_everybody() {
     knock(&house, "/v1/echo", &bearer(&everything())).assert_refused("the echo", 404, "unknown_path");
 }
 
+/// Of backends as of users: the key, shown once, in one of its two places.
+#[test]
+fn row_26_a_backend_shows_its_key() {
+    let key = "the key of a worker, known to nobody else";
+    let keys = format!("api_keys = [{{ name = \"worker\", key = \"{key}\", rights = [\"publish:news:*\"] }}]");
+    let house = house_with(&keys, "absent = \"deny\"");
+    let publish = |room: &str, fields: &str| {
+        let body = json!({"room": room, "type": "note", "data": {}}).to_string();
+        house.ask("POST", "/v1/publish", fields, &body)
+    };
+    let shown = format!("X-API-Key: {key}\r\n");
+    for fields in [
+        shown.clone(),
+        format!("Authorization: Bearer {key}\r\n"),
+        format!("Origin: https://app.example.com\r\n{shown}"),
+    ] {
+        assert_eq!(publish("news:today", &fields).status, 201, "{fields}");
+    }
+    assert_eq!(publish("doc:secret", &shown).status, 403, "a right that the key has not");
+    publish("news:today", &format!("Origin: https://evil.net\r\n{shown}")).assert_refused(
+        "a foreign page",
+        403,
+        "origin",
+    );
+    for (what, fields) in [
+        ("nothing", String::new()),
+        ("an empty key", "X-API-Key: \r\n".to_owned()),
+        ("the front of the key", format!("X-API-Key: {}\r\n", &key[..key.len() - 1])),
+        ("more than the key", format!("X-API-Key: {key}x\r\n")),
+        ("its name", "X-API-Key: worker\r\n".to_owned()),
+        ("the key twice", format!("{shown}{shown}")),
+        ("another scheme", format!("Authorization: Basic {key}\r\n")),
+        ("a cookie", format!("Cookie: session={key}\r\n")),
+        ("a user's token", bearer(&everything())),
+    ] {
+        publish("news:today", &fields).assert_refused(what, 401, "token");
+        knock(&house, "/v1/backend", &fields).assert_refused(what, 401, "token");
+    }
+    publish_in_the_query(&house, key);
+    // Nor does a key make a user.
+    assert_turned_away(
+        &house,
+        "a key as a token",
+        &format!("Origin: https://app.example.com\r\nAuthorization: Bearer {key}\r\n"),
+        401,
+        "token",
+    );
+}
+
+fn publish_in_the_query(house: &House, key: &str) {
+    let target = format!("/v1/publish?token={}&key={0}&api_key={0}", key.replace(' ', "%20"));
+    house.ask("POST", &target, "", "{}").assert_refused("a key in the query", 401, "token");
+}
+
 /// Claims that are good in every way.
 fn claims() -> Value {
     let now = Clock::system().wall().unix_seconds();

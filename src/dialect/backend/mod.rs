@@ -1,100 +1,124 @@
-//! The backend protocol: `/v1/backend`, and the same over HTTP. (In progress.)
+//! The backend protocol: `/v1/backend`, and the same over HTTP (DESIGN.md section 8).
+//!
+//! ```text
+//! socket   session ─┐ message ─▶ Change ─▶ writes ─┐
+//! request  rest ────┤    │                         ├─▶ answers ─▶ wire: a frame, a response, a line
+//! batch    batch ───┘    └─────▶ Read ───▶ reads ──┘
+//! ```
+//!
+//! Every message and request is held against the rights of its key (`rights`). Tasks are handed out by the store's desk;
+//! here is only what they look like and what may be said of them.
+
+mod answers;
+mod batch;
+mod fault;
+mod message;
+mod reads;
+mod rest;
+mod rights;
+mod session;
+#[cfg(test)]
+mod testing;
+mod wire;
+mod writes;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use super::{Applied, Asker, ConnView, Env, Failure, First, Hello, Intent, Reply, Write};
+use super::publish::Publish;
+use super::{Applied, Asker, ConnView, Env, Failure, First, Intent, Reply, Write};
 use crate::auth::ApiKey;
-use crate::http::{Head, Reason, Reject, Response};
-use crate::model::{Rows, RowsError, Task, Transaction};
+use crate::http::{Head, Response};
+use crate::ids::{OpId, RoomName};
+use crate::model::{Rows, RowsError, Task, TaskId, Transaction};
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct Session {
-    key: Arc<ApiKey>,
+pub use reads::Read;
+pub use session::Session;
+pub use writes::{Change, Decide, What};
+
+/// A task as one of its holders names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub task: TaskId,
+    pub fence: u64,
 }
 
+/// A publish as it was read.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Read;
+struct Publishing {
+    publish: Publish,
+    op: Option<OpId>,
+    held: Option<Held>,
+}
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct Change;
+/// Whatever is said of tasks takes its turn with the desk that hands them out.
+fn desk_room() -> RoomName {
+    RoomName::new("tasks")
+}
 
-impl Change {
-    pub fn weight(&self) -> usize {
-        64
-    }
+/// Is there an endpoint at this path?
+pub fn has(path: &str) -> bool {
+    rest::has(path)
 }
 
 /// Answers a request to `/v1/…` that shows this key.
-pub fn endpoint(_head: &Head<'_>, _body: &[u8], _key: &Arc<ApiKey>) -> Intent {
-    Intent::Respond(Box::new(Response::reject(&Reject::new(Reason::UnknownPath, "no such endpoint"))))
+pub fn endpoint(head: &Head<'_>, body: &[u8], key: &Arc<ApiKey>) -> Intent {
+    rest::endpoint(head, body, key)
 }
 
-impl Session {
-    pub fn new(key: Arc<ApiKey>) -> Session {
-        Session { key }
-    }
-
-    pub fn on_text(&mut self, _text: &str) -> Intent {
-        let _ = &self.key;
-        Intent::Ignore
-    }
-
-    pub fn hello(&self, _hello: &Hello<'_>) -> Option<Bytes> {
-        None
-    }
+pub fn read(read: &Read, rows: &mut dyn Rows, env: &Env) -> Result<Reply, RowsError> {
+    reads::read(read, rows, env)
 }
 
-pub fn read(_read: &Read, _rows: &mut dyn Rows, _env: &Env) -> Result<Reply, RowsError> {
-    Ok(Reply::Silence)
+pub fn read_failed(read: &Read, failure: Failure) -> Reply {
+    reads::read_failed(read, failure)
 }
 
-pub fn read_failed(_read: &Read, failure: Failure) -> Reply {
-    Reply::Reject(failure.reject())
-}
-
-pub fn census(_read: &Read, _views: &[ConnView], _rows: &mut dyn Rows, _env: &Env) -> Result<Reply, RowsError> {
-    Ok(Reply::Silence)
+pub fn census(read: &Read, views: &[ConnView], _rows: &mut dyn Rows, _env: &Env) -> Result<Reply, RowsError> {
+    Ok(reads::census(read, views))
 }
 
 pub fn apply(
-    _change: &Change,
-    _write: &Write,
-    _asker: &Asker,
-    _rows: &mut dyn Transaction,
-    _env: &Env,
+    change: &Change,
+    write: &Write,
+    asker: &Asker,
+    rows: &mut dyn Transaction,
+    env: &Env,
 ) -> Result<Applied, RowsError> {
-    Ok(Applied::only(Reply::Silence))
+    writes::apply(change, write, asker, rows, env)
 }
 
-pub fn repeated(_change: &Change, _write: &Write, _first: First<'_>) -> Reply {
-    Reply::Silence
+pub fn repeated(change: &Change, write: &Write, first: First<'_>) -> Reply {
+    writes::repeated(change, write, first)
 }
 
-pub fn fingerprint(_change: &Change) -> u64 {
-    0
+pub fn fingerprint(change: &Change) -> u64 {
+    writes::fingerprint(change)
 }
 
-pub fn id_taken(_change: &Change, _write: &Write) -> Reply {
-    Reply::Silence
+pub fn id_taken(change: &Change, _write: &Write) -> Reply {
+    writes::id_taken(change)
 }
 
-pub fn failed(_change: &Change, _write: &Write, failure: Failure) -> Reply {
-    Reply::Reject(failure.reject())
+pub fn failed(change: &Change, _write: &Write, failure: Failure) -> Reply {
+    writes::failed(change, failure)
+}
+
+/// The reply to a socket's `take` that the store did not carry out: silence would leave it waiting for ever.
+pub fn take_failed(failure: Failure) -> Reply {
+    answers::Asked::socket().failed(failure, wire::Facts::default())
 }
 
 /// A task as a socket is given it: a payload.
-pub fn task(_task: &Task) -> Vec<u8> {
-    Vec::new()
+pub fn task(task: &Task) -> Vec<u8> {
+    wire::task(task)
 }
 
 /// The answer to a poll.
-pub fn tasks(_tasks: &[Task]) -> Response {
-    Response::json(200, "{\"tasks\":[]}")
+pub fn tasks(tasks: &[Task]) -> Response {
+    wire::tasks(tasks)
 }
 
 /// The answer to `POST /v1/connections/{id}/close`.
-pub fn evicted(_found: bool) -> Response {
-    Response::empty(204)
+pub fn evicted(found: bool) -> Response {
+    rest::evicted(found)
 }

@@ -14,6 +14,7 @@
 //! | wire | the JSON of the sockets, both ways |
 //! | rest, views | the JSON of the REST API: requests; replies |
 //! | reads | questions to one snapshot |
+//! | publish | edits of native clients and backends, as the same changes |
 //! | writes | changes inside the writer's transaction, and their replies |
 //! | lookup | which document a text names |
 //! | expand | inclusions (`[[name]]`), bounded |
@@ -31,6 +32,7 @@ mod granted;
 mod lookup;
 pub mod markdown;
 mod paths;
+mod publish;
 mod reads;
 mod rest;
 mod session;
@@ -39,16 +41,14 @@ mod wire;
 mod writes;
 
 pub use paths::{Target, is_within, room_of, route};
+pub use publish::{publish, state};
 pub use reads::{Ask, Read, read, read_failed, snapshot};
 pub use rest::{endpoint, only_asks, reloaded};
 pub use session::{Session, open};
 pub use writes::{Asked, Change, Generation, Import, Metadata, apply, failed, fingerprint, id_taken, repeated};
 
-use super::Asker;
-use super::publish::{Outcome, Publish, Refusal};
-use crate::dialect;
-use crate::ids::{OpId, RoomName};
-use crate::model::{Event, RowsError, Transaction};
+use crate::ids::RoomName;
+use crate::model::Event;
 
 /// Where the debug sockets hear of every prompt that is created, changed or deleted.
 pub const DEBUG_ROOM: &str = "debug";
@@ -80,17 +80,6 @@ impl Env {
 /// Is this a document's room, or the one of all documents' news?
 pub fn owns(room: &str) -> bool {
     room == DEBUG_ROOM || paths::id_of_room(room).is_some()
-}
-
-/// Publishes into a document's room: what changes the document.
-pub fn publish(
-    _publish: &Publish,
-    _asker: &Asker,
-    _op: Option<&OpId>,
-    _rows: &mut dyn Transaction,
-    _env: &dialect::Env,
-) -> Result<Outcome, RowsError> {
-    Ok(Err(Refusal::NoSuchRoom))
 }
 
 /// The payload that a documents socket is shown for an event; `None` for events that it has no words for.

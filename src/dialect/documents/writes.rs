@@ -487,7 +487,7 @@ impl Act<'_> {
     fn announce(&mut self, kind: &'static str, id: &str) {
         let mut frames = Frames::default();
         frames.set(Name::Documents, ws::frame::text(&wire::announcement(kind, id, self.at)));
-        self.signals.push(Signal { room: RoomName::new(DEBUG_ROOM), frames });
+        self.signals.push(Signal { room: RoomName::new(DEBUG_ROOM), frames, from: None });
     }
 
     fn write_back(&mut self, document: &Document) {

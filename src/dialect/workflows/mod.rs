@@ -1,133 +1,167 @@
-//! The `workflows` dialect. (In progress.)
+//! The `workflows` dialect: the progress pages, the agent monitor, topics and chats of a video pipeline.
+//!
+//! ```text
+//! socket   paths ─▶ Target ─▶ session::open ─▶ writes (enter) ─▶ wire: welcome · reads: the newest value · Starts
+//!          message ─▶ Session ─┬─▶ wire                                       (answered on the spot)
+//!                              ├─▶ Change ─▶ writes ─▶ posts, tasks
+//!                              └─▶ Join ───▶ reads (subscribe)                (the room replays its past, in order)
+//! HTTP     rest ─┬─▶ Change ─▶ writes ─▶ posts
+//!                └─▶ Census ─▶ census
+//! publish  posts ─▶ shapes ─▶ event · state · card · bridged progress
+//! ```
+//!
+//! | file | decides |
+//! |---|---|
+//! | paths | which path means what; which room a name stands for |
+//! | session | what one socket asks for, message by message |
+//! | wire | what the server says in its own name |
+//! | object | a JSON object that keeps its order |
+//! | shapes, metrics | what an event looks like; the coordinator's numbers and the agents' cards |
+//! | posts | what an event changes besides its room's log |
+//! | reads | subscriptions, and the frames that tell the newest value |
+//! | writes | entering and what was missed; control; replies to changes |
+//! | census | stats and the look-up of a client |
+//! | rest | HTTP requests |
+//!
+//! An event's body is the whole message, `type` included, so that a page is shown exactly what was stored.
+//!
+//! Never here: a clock, a socket, a list of who is connected.
 
-use std::sync::Arc;
-use std::time::Duration;
+mod census;
+mod metrics;
+mod object;
+mod paths;
+mod posts;
+mod reads;
+mod rest;
+mod session;
+mod shapes;
+mod wire;
+mod writes;
 
-use bytes::Bytes;
+pub use paths::{Place, Target, route};
+pub use reads::{Read, read, read_failed, snapshot};
+pub use rest::{endpoint, endpoint_needs};
+pub use session::{Session, open};
+pub use wire::heartbeat;
+pub use writes::{Change, apply, failed};
 
-use super::publish::{Outcome, Publish, Refusal};
-use super::{Applied, Asker, ConnView, Denial, Env, Failure, Intent, Opening, Reply, Route, Write};
-use crate::auth::rights::Verb;
-use crate::clock::Wall;
-use crate::http::{Head, Reason, Reject, Response};
-use crate::ids::{OpId, RoomName, Seq};
+use super::publish::{Outcome, Publish};
+use super::{Asker, ConnView, Env, Failure, Reply};
+use crate::ids::{OpId, RoomName};
 use crate::model::{Event, Rows, RowsError, Transaction};
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct Target;
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Session;
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Read;
-
-#[derive(Clone, Debug, PartialEq)]
-pub enum Change {
-    /// How far clients have seen the room of the write: (client id, or empty for one without; seq).
-    Seen { seen: Vec<(Arc<str>, Seq)> },
-}
-
-impl Change {
-    pub fn verb(&self) -> Option<Verb> {
-        None
-    }
-
-    pub fn weight(&self) -> usize {
-        64
-    }
-}
-
-pub fn route(_path: &str, _query: Option<&str>) -> Result<Option<Route>, Reject> {
-    Ok(None)
-}
-
-pub fn endpoint(_head: &Head<'_>, _body: &[u8]) -> Intent {
-    Intent::Respond(Box::new(Response::reject(&Reject::new(Reason::UnknownPath, "no such endpoint"))))
-}
-
-pub fn endpoint_needs(_head: &Head<'_>, by_method: Verb) -> (&'static str, Verb) {
-    ("*", by_method)
-}
-
-pub fn open(_target: &Target) -> Opening {
-    Opening::Refuse(Reject::new(Reason::UnknownPath, "no such endpoint"))
-}
-
-impl Session {
-    pub fn on_text(&mut self, _text: &str) -> Intent {
-        Intent::Ignore
-    }
-
-    pub fn on_binary(&mut self) -> Intent {
-        Intent::Ignore
-    }
-
-    pub fn denied(&self, _intent: &Intent, _why: Denial) -> Bytes {
-        Bytes::new()
-    }
-
-    pub fn beat_every(&self) -> Option<Duration> {
-        None
-    }
-
-    /// As whom it has seen what it was shown; empty for a client without an id of its own; none where nothing is kept.
-    pub fn seen_as(&self) -> Option<Arc<str>> {
-        None
-    }
-}
-
-pub fn heartbeat(_now: Wall) -> Bytes {
-    Bytes::new()
-}
-
 /// Is this a room of the dialect's?
-pub fn owns(_room: &str) -> bool {
-    false
+pub fn owns(room: &str) -> bool {
+    paths::family(room).is_some()
 }
 
 pub fn publish(
-    _publish: &Publish,
-    _asker: &Asker,
-    _op: Option<&OpId>,
-    _rows: &mut dyn Transaction,
+    publish: &Publish,
+    asker: &Asker,
+    op: Option<&OpId>,
+    rows: &mut dyn Transaction,
     _env: &Env,
 ) -> Result<Outcome, RowsError> {
-    Ok(Err(Refusal::NoSuchRoom))
+    posts::publish(publish, asker, op, rows)
 }
 
-pub fn read(_read: &Read, _rows: &mut dyn Rows, _env: &Env) -> Result<Reply, RowsError> {
-    Ok(Reply::Silence)
+pub fn census(read: &Read, views: &[ConnView], rows: &mut dyn Rows, _env: &Env) -> Result<Reply, RowsError> {
+    match read {
+        Read::Census(asked) => census::answer(asked, views, rows),
+        other => Ok(read_failed(other, Failure::Broken)),
+    }
 }
 
-pub fn read_failed(_read: &Read, failure: Failure) -> Reply {
-    Reply::Reject(failure.reject())
+/// The payload that a workflows socket is shown for an event: its body. In a chat only the answers are shown, not what the
+/// page itself said.
+pub fn encode(room: &RoomName, event: &Event) -> Option<Vec<u8>> {
+    let (family, _) = paths::family(room.as_str())?;
+    let is_own_word = family == paths::Family::Chat && event.kind == posts::CHAT_MESSAGE;
+    (!is_own_word).then(|| event.body.to_vec())
 }
 
-pub fn census(_read: &Read, _views: &[ConnView], _rows: &mut dyn Rows, _env: &Env) -> Result<Reply, RowsError> {
-    Ok(Reply::Silence)
-}
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-pub fn apply(
-    _change: &Change,
-    _write: &Write,
-    _asker: &Asker,
-    _rows: &mut dyn Transaction,
-    _env: &Env,
-) -> Result<Applied, RowsError> {
-    Ok(Applied::only(Reply::Silence))
-}
+    use super::*;
+    use crate::clock::Wall;
+    use crate::ids::Seq;
+    use bytes::Bytes;
 
-pub fn failed(_change: &Change, failure: Failure) -> Reply {
-    Reply::Reject(failure.reject())
-}
+    pub fn asker() -> Asker {
+        Asker { actor: "a".into(), origin: 0, verified: false }
+    }
 
-/// The payload that a workflows socket is shown for an event.
-pub fn encode(_room: &RoomName, _event: &Event) -> Option<Vec<u8>> {
-    None
-}
+    /// The payloads of a run of text frames.
+    pub fn payloads(mut frames: &[u8]) -> Vec<String> {
+        let mut found = Vec::new();
+        while !frames.is_empty() {
+            assert_eq!(frames[0], 0x81);
+            let (start, length) = match frames[1] {
+                126 => (4, usize::from(u16::from_be_bytes([frames[2], frames[3]]))),
+                short => (2, usize::from(short)),
+            };
+            found.push(String::from_utf8(frames[start..start + length].to_vec()).unwrap());
+            frames = &frames[start + length..];
+        }
+        found
+    }
 
-/// The frame that stands for what was trimmed.
-pub fn snapshot(_room: &RoomName, _rows: &mut dyn Rows) -> Result<Option<Bytes>, RowsError> {
-    Ok(None)
+    /// One line for a reply.
+    pub fn said(reply: Reply) -> String {
+        match reply {
+            Reply::Frame(frame) => payloads(&frame).join(" "),
+            Reply::Response(response) => format!("{} {}", response.status, String::from_utf8_lossy(&response.body)),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn events_are_shown_as_they_are_stored() {
+        let shown = |room: &str, kind: &'static str| {
+            let event = Event {
+                seq: Seq(1),
+                kind: kind.into(),
+                actor: "a".into(),
+                op: None,
+                origin: 0,
+                body: Bytes::from_static(b"{\"b\": 1}"),
+                at: Wall(0),
+            };
+            encode(&RoomName::new(room), &event).is_some_and(|payload| payload == b"{\"b\": 1}")
+        };
+        for (room, kind, expected) in [
+            ("workflow:x", "progress", true),
+            ("workflows", "message", true),
+            ("topic:t", "message", true),
+            ("chat:t", "chunk", true),
+            ("chat:t", "message", false),
+            ("doc:x", "update", false),
+            ("session:x", "thinking", false),
+        ] {
+            assert_eq!(shown(room, kind), expected, "{room} {kind}");
+        }
+    }
+
+    #[test]
+    fn rooms_of_the_dialect() {
+        for room in [
+            "workflow:1",
+            "agent:a",
+            "coordinator",
+            "topic:t",
+            "chat:t",
+            "compilation:1",
+            "segment:1",
+            "segments",
+            "workflows",
+        ] {
+            assert!(owns(room), "{room}");
+        }
+        for room in ["workflow:", "topic:", "workflow", "doc:x", "session:x", "tickets", "coordinators", ""] {
+            assert!(!owns(room), "{room}");
+        }
+    }
 }

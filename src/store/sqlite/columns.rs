@@ -1,5 +1,6 @@
 //! How a value lies in a column: places, texts, tags and origins.
 
+use bytes::Bytes;
 use rusqlite::{Row, ffi};
 
 use super::error::failure;
@@ -13,6 +14,15 @@ pub(super) fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
 
 pub(super) fn str_of<'r>(row: &'r Row<'_>, column: usize) -> rusqlite::Result<&'r str> {
     Ok(std::str::from_utf8(row.get_ref(column)?.as_bytes()?)?)
+}
+
+pub(super) fn bytes(row: &Row<'_>, column: usize) -> rusqlite::Result<Bytes> {
+    Ok(Bytes::copy_from_slice(row.get_ref(column)?.as_bytes()?))
+}
+
+/// A count for LIMIT or OFFSET: more than there can be rows is all of them.
+pub(super) fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// Bits of a place that hold the seq: 137 thousand million events a room, and 134 million rooms, which are never removed.

@@ -1,10 +1,10 @@
 //! The SQLite backend: one writer connection, any number of read-only ones, one directory held under a lock for life.
 //!
 //! ```text
-//! open: directory ─▶ lock ─▶ pragmas ─▶ schema ─▶ quick_check (unclean stop) ─▶ BARRIER ─▶ Opened{store, readers}
-//!                                                                    one committed, synced write
+//! open: directory ─▶ lock ─▶ pragmas ─▶ find schema ─▶ quick_check (unclean stop) ─▶ raise it ─▶ BARRIER ─▶ Opened
+//!                                                                    one committed, synced write ┘
 //!
-//! writer ──┬─▶ tables ─▶ columns                    every row in SQL, and how a value lies in its column
+//! writer ──┬─▶ tables, records, tasks ─▶ columns    every row in SQL, and how a value lies in its column
 //! readers ─┘
 //! writer ────▶ checkpoint, retention, ballast       what is tidied between two batches
 //! ```
@@ -23,9 +23,11 @@ mod checkpoint;
 mod columns;
 mod error;
 mod readers;
+mod records;
 mod retention;
 mod startup;
 mod tables;
+mod tasks;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -71,10 +73,12 @@ pub fn open(dir: &Path, durability: Durability) -> Result<Opened, OpenError> {
     let key = OriginKey::random().map_err(|detail| OpenError::Failed { path: path.clone(), detail })?;
 
     let conn = startup::connect(&path).map_err(|error| blame(&path, &error))?;
-    if startup::enter_schema(&conn, &path)? == LastStop::Unclean {
+    let found = startup::find_schema(&conn, &path)?;
+    if found.last_stop == LastStop::Unclean {
         log::warn!("{} was not closed: checking it", path.display());
         startup::quick_check(&conn, &path)?;
     }
+    startup::raise_schema(&conn, found.schema).map_err(|error| blame(&path, &error))?;
     startup::cross_barrier(&conn).map_err(|error| blame(&path, &error))?;
     if durability == Durability::Normal {
         conn.pragma_update(None, "synchronous", "NORMAL").map_err(|error| blame(&path, &error))?;

@@ -1,4 +1,4 @@
-//! Retention: which events and recorded answers may go, found outside a transaction and removed in one of bounded size.
+//! Retention: which events, recorded answers, finished tasks and marks may go, found outside a transaction and removed in one of bounded size.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use super::writer::SqliteStore;
 use crate::clock::Wall;
 use crate::limits;
 use crate::model::RowsError;
-use crate::store::seam::{CommitError, Keep, Retention, Store as _};
+use crate::store::seam::{CommitError, Keep, MARKS_MAX, Retention, Store as _, TASK_SPAN, TRIM_MARKS, TRIM_TASKS};
 
 impl SqliteStore {
     pub(super) fn trim(&mut self, now: Wall, retention: &Retention) -> Result<(), RowsError> {
         let planned = self.plan(now, retention);
         let plan = self.tables.check(planned)?;
-        if plan.floors.is_empty() && plan.operations.is_empty() {
+        if plan.is_empty() {
             return Ok(());
         }
         let trimmed = self.carry_out(now, &plan);
@@ -47,9 +47,15 @@ impl SqliteStore {
         if !retention.rules.is_empty() {
             self.plan_events(now, retention, &mut plan)?;
         }
+        self.plan_operations(now, &mut plan)?;
+        self.plan_tasks(now, &mut plan)?;
+        self.plan_marks(&mut plan)?;
+        Ok(plan)
+    }
+
+    fn plan_operations(&mut self, now: Wall, plan: &mut Plan) -> rusqlite::Result<()> {
         let cutoff = before(now, limits::OPERATION_SPAN);
-        let mut rows = 0;
-        let mut reached = 0;
+        let mut page = Rotation::new(limits::TRIM_OPERATIONS);
         let mut statement = self.tables.conn.prepare_cached(
             "SELECT o.id, o.at, r.operations - o.number FROM operation o JOIN room r ON r.id = o.room
              WHERE o.id > ?1 ORDER BY o.id LIMIT ?2",
@@ -59,16 +65,54 @@ impl SqliteStore {
             if row.get::<_, i64>(1)? >= cutoff {
                 break;
             }
-            rows += 1;
-            reached = row.get(0)?;
+            page.reach(row.get(0)?);
             if row.get::<_, i64>(2)? >= limits::OPERATIONS_KEPT as i64 {
-                plan.operations.push(reached);
+                plan.operations.push(page.reached);
             }
         }
-        let page_full = rows == limits::TRIM_OPERATIONS;
-        self.trim.operation = if page_full { reached } else { 0 };
-        self.trim.more |= page_full && !plan.operations.is_empty();
-        Ok(plan)
+        self.trim.operation = page.next();
+        self.trim.more |= page.full() && !plan.operations.is_empty();
+        Ok(())
+    }
+
+    /// None is done before it was made: from the first that is too young on, all are.
+    fn plan_tasks(&mut self, now: Wall, plan: &mut Plan) -> rusqlite::Result<()> {
+        let cutoff = before(now, TASK_SPAN);
+        let mut page = Rotation::new(TRIM_TASKS);
+        let mut statement = self
+            .tables
+            .conn
+            .prepare_cached("SELECT id, created_at, done_at FROM task WHERE id > ?1 ORDER BY id LIMIT ?2")?;
+        let mut found = statement.query(params![self.trim.task, TRIM_TASKS as i64])?;
+        while let Some(row) = found.next()? {
+            if row.get::<_, i64>(1)? >= cutoff {
+                break;
+            }
+            page.reach(row.get(0)?);
+            if row.get::<_, Option<i64>>(2)?.is_some_and(|done_at| done_at < cutoff) {
+                plan.tasks.push(page.reached);
+            }
+        }
+        self.trim.task = page.next();
+        self.trim.more |= page.full() && !plan.tasks.is_empty();
+        Ok(())
+    }
+
+    fn plan_marks(&mut self, plan: &mut Plan) -> rusqlite::Result<()> {
+        let conn = &self.tables.conn;
+        let marks: i64 =
+            conn.prepare_cached("SELECT count(*) FROM record WHERE shelf = 7")?.query_row([], |row| row.get(0))?;
+        let surplus = usize::try_from(marks).unwrap_or(0).saturating_sub(MARKS_MAX);
+        if surplus == 0 {
+            return Ok(());
+        }
+        let mut statement = conn.prepare_cached(
+            "SELECT row_id FROM record INDEXED BY record_mark WHERE shelf = 7 ORDER BY updated_at, row_id LIMIT ?1",
+        )?;
+        let oldest = statement.query_map([surplus.min(TRIM_MARKS) as i64], |row| row.get(0))?;
+        plan.marks = oldest.collect::<rusqlite::Result<_>>()?;
+        self.trim.more |= surplus > TRIM_MARKS;
+        Ok(())
     }
 
     fn plan_events(&mut self, now: Wall, retention: &Retention, plan: &mut Plan) -> rusqlite::Result<()> {
@@ -122,6 +166,12 @@ impl Tables {
         for id in &plan.operations {
             self.execute("DELETE FROM operation WHERE id = ?1", params![id])?;
         }
+        for id in &plan.tasks {
+            self.execute("DELETE FROM task WHERE id = ?1", params![id])?;
+        }
+        for id in &plan.marks {
+            self.execute("DELETE FROM record WHERE row_id = ?1", params![id])?;
+        }
         Ok(())
     }
 }
@@ -134,9 +184,10 @@ pub(super) struct Trim {
     pub(super) more: bool,
     /// Rooms appended to since: nearly always the only ones with anything to trim.
     grown: HashSet<i64, foldhash::fast::RandomState>,
-    /// The rotation over all rooms, for spans that pass without a write, and over the operations.
+    /// The rotation over all rooms, for spans that pass without a write, over the operations and over the tasks.
     room: i64,
     operation: i64,
+    task: i64,
 }
 
 impl Trim {
@@ -152,8 +203,44 @@ impl Trim {
 #[derive(Debug, Default)]
 struct Plan {
     floors: Vec<Floor>,
-    /// Ids of operations.
+    /// Ids, as those of tasks and marks.
     operations: Vec<i64>,
+    tasks: Vec<i64>,
+    marks: Vec<i64>,
+}
+
+impl Plan {
+    fn is_empty(&self) -> bool {
+        let Plan { floors, operations, tasks, marks } = self;
+        floors.is_empty() && operations.is_empty() && tasks.is_empty() && marks.is_empty()
+    }
+}
+
+/// One page of a table whose rowid rises with time: the next call goes on behind it, or begins anew after the last.
+#[derive(Debug)]
+struct Rotation {
+    size: usize,
+    rows: usize,
+    reached: i64,
+}
+
+impl Rotation {
+    fn new(size: usize) -> Rotation {
+        Rotation { size, rows: 0, reached: 0 }
+    }
+
+    fn reach(&mut self, id: i64) {
+        self.rows += 1;
+        self.reached = id;
+    }
+
+    fn full(&self) -> bool {
+        self.rows == self.size
+    }
+
+    fn next(&self) -> i64 {
+        if self.full() { self.reached } else { 0 }
+    }
 }
 
 #[derive(Debug)]

@@ -19,9 +19,11 @@ const LOCK: &str = "lock";
 
 /// 3.7.0 to 3.51.2 can corrupt a WAL database that has two connections (the WAL-reset race).
 const LIBRARY_MIN: i32 = 3_051_003;
-pub(super) const SCHEMA: i64 = 1;
+/// Each makes its schema out of the one before it, the first out of nothing: a new file and an old one end up the same.
+pub(super) const SCHEMAS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema_2.sql")];
+pub(super) const SCHEMA: usize = SCHEMAS.len();
 /// More than the statements of this folder.
-const STATEMENTS: usize = 40;
+const STATEMENTS: usize = 80;
 
 pub(super) fn refuse_old_library(number: i32, name: &str) -> Result<(), OpenError> {
     if number < LIBRARY_MIN { Err(OpenError::OldLibrary { found: name.to_owned() }) } else { Ok(()) }
@@ -120,17 +122,23 @@ pub(super) enum LastStop {
     Unclean,
 }
 
-/// Makes the tables in an empty database; in one with tables, makes sure that they are ours and of a schema we know.
-pub(super) fn enter_schema(conn: &Connection, path: &Path) -> Result<LastStop, OpenError> {
+/// What was found in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    /// 0 in an empty one.
+    pub(super) schema: usize,
+    pub(super) last_stop: LastStop,
+}
+
+/// Makes sure that a database with tables is ours and of a schema we know.
+pub(super) fn find_schema(conn: &Connection, path: &Path) -> Result<Found, OpenError> {
     let blame = |error: rusqlite::Error| blame(path, &error);
     let tables = |name: &str| {
         let sql = "SELECT count(*) FROM sqlite_schema WHERE ?1 = '' OR name = ?1";
         conn.query_row(sql, [name], |row| row.get::<_, i64>(0)).map_err(blame)
     };
     if tables("")? == 0 {
-        let sql = concat!("BEGIN IMMEDIATE;", include_str!("schema.sql"), "COMMIT;");
-        conn.execute_batch(sql).map_err(blame)?;
-        return Ok(LastStop::Clean);
+        return Ok(Found { schema: 0, last_stop: LastStop::Clean });
     }
     if tables("meta")? == 0 {
         return Err(OpenError::Foreign { path: path.to_owned() });
@@ -139,16 +147,23 @@ pub(super) fn enter_schema(conn: &Connection, path: &Path) -> Result<LastStop, O
         let sql = "SELECT value FROM meta WHERE key = ?1";
         conn.query_row(sql, [key], |row| row.get::<_, i64>(0)).optional().map_err(blame)
     };
-    match meta("schema")? {
-        Some(SCHEMA) => {}
-        Some(found) if found > SCHEMA => {
-            return Err(OpenError::Newer { path: path.to_owned(), found });
-        }
-        _ => {
-            return Err(OpenError::Foreign { path: path.to_owned() });
-        }
+    let found = meta("schema")?.unwrap_or(0);
+    let schema = match usize::try_from(found) {
+        Ok(schema @ 1..=SCHEMA) => schema,
+        Ok(_) if found > 0 => return Err(OpenError::Newer { path: path.to_owned(), found }),
+        _ => return Err(OpenError::Foreign { path: path.to_owned() }),
+    };
+    let last_stop = if meta("clean")? == Some(1) { LastStop::Clean } else { LastStop::Unclean };
+    Ok(Found { schema, last_stop })
+}
+
+/// In one transaction: whoever is killed meanwhile leaves the old schema, which the next start finds.
+pub(super) fn raise_schema(conn: &Connection, from: usize) -> rusqlite::Result<()> {
+    let steps = SCHEMAS.get(from..).unwrap_or_default();
+    if steps.is_empty() {
+        return Ok(());
     }
-    Ok(if meta("clean")? == Some(1) { LastStop::Clean } else { LastStop::Unclean })
+    conn.execute_batch(&format!("BEGIN IMMEDIATE;{}COMMIT;", steps.concat()))
 }
 
 pub(super) fn quick_check(conn: &Connection, path: &Path) -> Result<(), OpenError> {
@@ -159,8 +174,12 @@ pub(super) fn quick_check(conn: &Connection, path: &Path) -> Result<(), OpenErro
 }
 
 /// Under synchronous=FULL, whatever the operator chose: the promise is about rows that an earlier process wrote.
+///
+/// With it goes what no process inherits: no socket of the last one lives, so what they held is ready, since ever,
+/// whatever this process's clock says.
 pub(super) fn cross_barrier(conn: &Connection) -> rusqlite::Result<()> {
     let sql = "BEGIN IMMEDIATE; UPDATE meta SET value = value + 1 WHERE key = 'boots';
-               UPDATE meta SET value = 0 WHERE key = 'clean'; COMMIT;";
+               UPDATE meta SET value = 0 WHERE key = 'clean';
+               UPDATE task SET holder = 0, ready_at = 0 WHERE holder <> 0; COMMIT;";
     conn.execute_batch(sql)
 }

@@ -88,47 +88,56 @@ impl Rows for Tables {
         self.check(operation)
     }
 
-    fn state(&mut self, _room: &str) -> Result<Option<State>, RowsError> {
-        Err(unbuilt())
+    fn state(&mut self, room: &str) -> Result<Option<State>, RowsError> {
+        let state = self.read_state(room);
+        self.check(state)
     }
 
-    fn rooms(&mut self, _prefix: &str, _after: &str, _count: usize) -> Result<Vec<(RoomName, RoomRow)>, RowsError> {
-        Err(unbuilt())
+    fn rooms(&mut self, prefix: &str, after: &str, count: usize) -> Result<Vec<(RoomName, RoomRow)>, RowsError> {
+        let rooms = self.read_rooms(prefix, after, count);
+        self.check(rooms)
     }
 
-    fn record(&mut self, _shelf: Shelf, _id: &str) -> Result<Option<Record>, RowsError> {
-        Err(unbuilt())
+    fn record(&mut self, shelf: Shelf, id: &str) -> Result<Option<Record>, RowsError> {
+        let record = self.read_record(shelf, id);
+        self.check(record)
     }
 
     fn records(
         &mut self,
-        _shelf: Shelf,
-        _parent: Option<&str>,
-        _state: Option<&str>,
-        _skip: usize,
-        _count: usize,
+        shelf: Shelf,
+        parent: Option<&str>,
+        state: Option<&str>,
+        skip: usize,
+        count: usize,
     ) -> Result<Vec<Record>, RowsError> {
-        Err(unbuilt())
+        let records = self.read_records(shelf, parent, state, skip, count);
+        self.check(records)
     }
 
-    fn count_records(&mut self, _: Shelf, _: Option<&str>, _: Option<&str>) -> Result<usize, RowsError> {
-        Err(unbuilt())
+    fn count_records(&mut self, shelf: Shelf, parent: Option<&str>, state: Option<&str>) -> Result<usize, RowsError> {
+        let count = self.read_count(shelf, parent, state);
+        self.check(count)
     }
 
-    fn due(&mut self, _by: Wall, _count: usize) -> Result<Vec<Record>, RowsError> {
-        Err(unbuilt())
+    fn due(&mut self, by: Wall, count: usize) -> Result<Vec<Record>, RowsError> {
+        let due = self.read_due(by, count);
+        self.check(due)
     }
 
     fn next_due(&mut self) -> Result<Option<Wall>, RowsError> {
-        Ok(None)
+        let due = self.read_next_due();
+        self.check(due)
     }
 
-    fn task(&mut self, _id: TaskId) -> Result<Option<Task>, RowsError> {
-        Err(unbuilt())
+    fn task(&mut self, id: TaskId) -> Result<Option<Task>, RowsError> {
+        let task = self.read_task(id);
+        self.check(task)
     }
 
-    fn ready_tasks(&mut self, _kinds: Tasks, _now: Wall, _count: usize) -> Result<Vec<Task>, RowsError> {
-        Err(unbuilt())
+    fn ready_tasks(&mut self, kinds: Tasks, now: Wall, count: usize) -> Result<Vec<Task>, RowsError> {
+        let tasks = self.read_ready_tasks(kinds, now, count);
+        self.check(tasks)
     }
 }
 
@@ -177,45 +186,54 @@ impl Transaction for Tables {
         self.check(put)
     }
 
+    /// Where there are no random numbers, the transaction that asked for one does not come about: `commit` refuses.
     fn random(&mut self) -> u128 {
-        0
+        let mut bytes = [0; 16];
+        if let Err(error) = getrandom::fill(&mut bytes) {
+            self.broken.get_or_insert_with(|| format!("no random numbers: {error}"));
+        }
+        u128::from_le_bytes(bytes)
     }
 
-    fn put_state(&mut self, _room: &RoomName, _state: &State) -> Result<(), RowsError> {
-        Err(unbuilt())
+    fn put_state(&mut self, room: &RoomName, state: &State) -> Result<(), RowsError> {
+        let put = self.write_state(room, state);
+        self.check(put)
     }
 
-    fn put_record(&mut self, _record: &Record) -> Result<(), RowsError> {
-        Err(unbuilt())
+    fn put_record(&mut self, record: &Record) -> Result<(), RowsError> {
+        let put = self.write_record(record);
+        self.check(put)
     }
 
-    fn delete_record(&mut self, _shelf: Shelf, _id: &str) -> Result<(), RowsError> {
-        Err(unbuilt())
+    fn delete_record(&mut self, shelf: Shelf, id: &str) -> Result<(), RowsError> {
+        let deleted = self.execute("DELETE FROM record WHERE shelf = ?1 AND id = ?2", params![shelf as u8, id]);
+        self.check(deleted)
     }
 
-    fn put_task(&mut self, _kind: TaskKind, _room: &RoomName, _body: Bytes) -> Result<TaskId, RowsError> {
-        Err(unbuilt())
+    fn put_task(&mut self, kind: TaskKind, room: &RoomName, body: Bytes) -> Result<TaskId, RowsError> {
+        let id = self.insert_task(kind, room, &body);
+        self.check(id)
     }
 
-    fn lease_task(&mut self, _id: TaskId, _holder: u64, _until: Wall) -> Result<Option<Task>, RowsError> {
-        Err(unbuilt())
+    fn lease_task(&mut self, id: TaskId, holder: u64, until: Wall) -> Result<Option<Task>, RowsError> {
+        let task = self.hand_out(id, holder, until);
+        self.check(task)
     }
 
-    fn postpone_task(&mut self, _id: TaskId, _ready_at: Wall) -> Result<(), RowsError> {
-        Err(unbuilt())
+    fn postpone_task(&mut self, id: TaskId, ready_at: Wall) -> Result<(), RowsError> {
+        let postponed = self.postpone(id, ready_at);
+        self.check(postponed)
     }
 
-    fn finish_task(&mut self, _id: TaskId) -> Result<(), RowsError> {
-        Err(unbuilt())
+    fn finish_task(&mut self, id: TaskId) -> Result<(), RowsError> {
+        let finished = self.finish(id);
+        self.check(finished)
     }
 
-    fn release_tasks(&mut self, _holder: Option<u64>) -> Result<Tasks, RowsError> {
-        Ok(Tasks::default())
+    fn release_tasks(&mut self, holder: Option<u64>) -> Result<Tasks, RowsError> {
+        let kinds = self.release(holder);
+        self.check(kinds)
     }
-}
-
-fn unbuilt() -> RowsError {
-    RowsError::Broken("not built yet".to_owned())
 }
 
 impl Tables {
@@ -259,6 +277,32 @@ impl Tables {
             Some(head) => Ok(Some(*head)),
             None => read_head(&self.conn, room),
         }
+    }
+
+    /// One run of the index on names. What the open transaction appended is in `heads` and not yet in the rows.
+    fn read_rooms(&self, prefix: &str, after: &str, count: usize) -> rusqlite::Result<Vec<(RoomName, RoomRow)>> {
+        let mut rooms = Vec::new();
+        let mut statement = self
+            .conn
+            .prepare_cached("SELECT name, epoch, head_seq, floor_seq FROM room WHERE name >= ?1 ORDER BY name")?;
+        let mut rows = statement.query([prefix.max(after)])?;
+        while rooms.len() < count
+            && let Some(row) = rows.next()?
+        {
+            let name = str_of(row, 0)?;
+            if name == after {
+                continue;
+            }
+            if !name.starts_with(prefix) {
+                break;
+            }
+            let row = match self.heads.get(name) {
+                Some(head) => head.row,
+                None => read_room_row(row, 1)?,
+            };
+            rooms.push((RoomName::new(name), row));
+        }
+        Ok(rooms)
     }
 
     fn read_events(&self, room: &str, after: Seq, count: usize, bytes: usize) -> rusqlite::Result<Vec<Event>> {
@@ -467,15 +511,24 @@ fn read_head(conn: &Connection, room: &str) -> rusqlite::Result<Option<Head>> {
     let mut statement =
         conn.prepare_cached("SELECT id, epoch, head_seq, floor_seq, operations FROM room WHERE name = ?1")?;
     let head = statement.query_row([room], |row| {
-        let number = |column| row.get::<_, i64>(column).map(|number| number as u64);
-        let row = RoomRow { epoch: Epoch(number(1)?), head: Seq(number(2)?), floor: Seq(number(3)?) };
-        Ok(Head { id: number(0)? as i64, row, operations: number(4)?, changed: false })
+        Ok(Head {
+            id: row.get(0)?,
+            row: read_room_row(row, 1)?,
+            operations: row.get::<_, i64>(4)? as u64,
+            changed: false,
+        })
     });
     head.optional()
 }
 
+/// An epoch, a head and a floor, from this column on.
+fn read_room_row(row: &Row<'_>, first: usize) -> rusqlite::Result<RoomRow> {
+    let number = |column| row.get::<_, i64>(first + column).map(|number| number as u64);
+    Ok(RoomRow { epoch: Epoch(number(0)?), head: Seq(number(1)?), floor: Seq(number(2)?) })
+}
+
 /// The room's head in this transaction; a room that nobody wrote to yet is made.
-fn enter_head<'h>(
+pub(super) fn enter_head<'h>(
     conn: &Connection,
     heads: &'h mut HashMap<RoomName, Head, foldhash::fast::RandomState>,
     room: &RoomName,

@@ -15,15 +15,15 @@ use tempfile::TempDir;
 use super::ballast::BALLAST;
 use super::columns::{SEQ_BITS, SEQ_MAX, place, read_tags, write_tags};
 use super::error::{blame, blame_io, failure, rows_error};
-use super::startup::{DATABASE, refuse_old_library};
+use super::startup::{DATABASE, SCHEMAS, refuse_old_library};
 use super::*;
 use crate::clock::Wall;
 use crate::ids::{OpId, RoomName, Seq};
 use crate::limits;
-use crate::model::{Draft, FileMark, Rows, RowsError, Transaction};
-use crate::store::behaviour::{self, append, document, operation, write};
+use crate::model::{Draft, FileMark, Record, Rows, RowsError, Shelf, State, TaskId, TaskKind, Tasks, Transaction};
+use crate::store::behaviour::{self, append, document, operation, record, task, write};
 use crate::store::memory::MemoryStore;
-use crate::store::seam::{CommitError, Keep, Retention, Snapshots, Store};
+use crate::store::seam::{CommitError, Keep, Retention, Snapshots, Store, TASK_SPAN, TRIM_TASKS};
 
 fn fresh() -> (TempDir, Opened) {
     let dir = TempDir::new().unwrap();
@@ -165,8 +165,158 @@ fn what_is_no_store_is_not_opened() {
     let (dir, opened) = fresh();
     drop(opened);
     let conn = Connection::open(dir.path().join(DATABASE)).unwrap();
-    conn.execute_batch("UPDATE meta SET value = 2 WHERE key = 'schema'").unwrap();
-    assert!(matches!(open(dir.path(), Durability::Full), Err(OpenError::Newer { found: 2, .. })));
+    conn.execute_batch("UPDATE meta SET value = 3 WHERE key = 'schema'").unwrap();
+    let error = open(dir.path(), Durability::Full).unwrap_err();
+    assert!(matches!(error, OpenError::Newer { found: 3, .. }));
+    assert!(error.to_string().contains("written by a newer commitcast (schema 3, this one knows 2)"), "{error}");
+    for number in [0, -1] {
+        conn.execute("UPDATE meta SET value = ?1 WHERE key = 'schema'", [number]).unwrap();
+        assert!(matches!(open(dir.path(), Durability::Full), Err(OpenError::Foreign { .. })));
+    }
+}
+
+/// A file as the first schema's program left it: some events, an operation, and unclean if it was killed.
+fn of_schema_1(killed: bool) -> TempDir {
+    let dir = TempDir::new().unwrap();
+    let conn = Connection::open(dir.path().join(DATABASE)).unwrap();
+    conn.pragma_update(None, "journal_mode", "WAL").unwrap();
+    conn.execute_batch(SCHEMAS[0]).unwrap();
+    conn.execute_batch(
+        "INSERT INTO room VALUES (1, 'r', 5, 2, 1, 1);
+         INSERT INTO event VALUES ((1 << 37) | 2, 'update', 'ann', NULL, 0, 7, x'6b657074');
+         INSERT INTO operation VALUES (1, 1, 'ann', 'o', 0, 2, 7, x'7b7d');
+         UPDATE meta SET value = 3 WHERE key = 'boots'",
+    )
+    .unwrap();
+    conn.execute("UPDATE meta SET value = ?1 WHERE key = 'clean'", [i64::from(!killed)]).unwrap();
+    dir
+}
+
+fn schema_of(dir: &TempDir) -> Vec<(String, Option<String>)> {
+    let conn = Connection::open(dir.path().join(DATABASE)).unwrap();
+    let mut statement = conn.prepare("SELECT name, sql FROM sqlite_schema ORDER BY name").unwrap();
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    rows.collect::<Result<_, _>>().unwrap()
+}
+
+#[test]
+fn a_file_of_schema_1_is_raised_and_loses_nothing() {
+    let (new, _opened) = fresh();
+    for killed in [false, true] {
+        let dir = of_schema_1(killed);
+        let mut opened = open(dir.path(), Durability::Full).unwrap();
+        assert_eq!((meta(&dir, "schema"), meta(&dir, "boots"), meta(&dir, "fence")), (2, 4, 0));
+        assert_eq!(schema_of(&dir), schema_of(&new));
+        write(&mut opened.store, 8, |tx| {
+            let events = tx.events("r", Seq(0), 10, usize::MAX).unwrap();
+            assert_eq!((events.len(), events[0].seq, &events[0].body[..]), (1, Seq(2), &b"kept"[..]));
+            assert_eq!(tx.operation("r", "ann", &OpId(Arc::from("o"))).unwrap(), Some((Seq(2), "{}".to_owned())));
+            assert_eq!(append(tx, "r", "next"), Seq(3));
+            tx.put_record(&record(Shelf::Job, "j", "", "")).unwrap();
+            task(tx, TaskKind::Chat, "{}");
+        });
+        drop(opened);
+        let mut again = open(dir.path(), Durability::Full).unwrap();
+        assert_eq!(again.store.tables.task(TaskId(1)).unwrap().unwrap().body, "{}", "raised once");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_raised_stays_as_it_was() {
+    let dir = of_schema_1(false);
+    let conn = Connection::open(dir.path().join(DATABASE)).unwrap();
+    conn.execute_batch("CREATE TABLE task (theirs)").unwrap();
+    let before = schema_of(&dir);
+    assert!(open(dir.path(), Durability::Full).is_err());
+    assert_eq!((meta(&dir, "schema"), schema_of(&dir)), (1, before));
+    conn.execute_batch("DROP TABLE task").unwrap();
+    open(dir.path(), Durability::Full).unwrap();
+}
+
+/// The texts that are handed to SQLite, wherever they stand in this folder.
+fn statements() -> Vec<&'static str> {
+    let sources = [
+        include_str!("readers.rs"),
+        include_str!("records.rs"),
+        include_str!("retention.rs"),
+        include_str!("tables.rs"),
+        include_str!("tasks.rs"),
+        include_str!("writer.rs"),
+    ];
+    let literals = sources.into_iter().flat_map(|source| source.split('"').skip(1).step_by(2));
+    let verbs = ["SELECT ", "INSERT ", "UPDATE ", "DELETE ", "REPLACE "];
+    literals.filter(|literal| verbs.iter().any(|verb| literal.starts_with(verb))).collect()
+}
+
+#[test]
+fn no_statement_sorts_or_looks_at_every_row_for_some_of_them() {
+    let (_dir, opened) = fresh();
+    let conn = &opened.store.tables.conn;
+    let all = statements();
+    assert!(all.len() > 40, "{}", all.len());
+    for sql in all {
+        let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let details: Vec<String> =
+            statement.raw_query().mapped(|row| row.get::<_, String>(3)).collect::<Result<_, _>>().unwrap();
+        for detail in &details {
+            assert!(!detail.contains("TEMP B-TREE"), "{sql}: {detail}");
+            let partial = ["record_mark", "task_held"].iter().any(|index| detail.contains(index));
+            assert!(!detail.starts_with("SCAN") || !sql.contains("WHERE") || partial, "{sql}: {detail}");
+        }
+        if sql.contains("ready_at <= ?2") {
+            assert_eq!(details, ["SEARCH task USING COVERING INDEX task_open (kind=?)"]);
+        }
+    }
+}
+
+#[test]
+fn a_killed_process_holds_no_task_and_its_fence_does_not_come_again() {
+    let (dir, mut opened) = fresh();
+    let far = Wall(i64::MAX / 2);
+    let (put, fence) = write(&mut opened.store, 100, |tx| {
+        let put = [(); 4].map(|()| task(tx, TaskKind::Chat, "x"));
+        tx.lease_task(put[0], 5, far).unwrap();
+        tx.lease_task(put[1], 0, Wall(110)).unwrap();
+        tx.lease_task(put[2], 6, far).unwrap();
+        tx.finish_task(put[2]).unwrap();
+        (put, tx.lease_task(put[3], u64::MAX, far).unwrap().unwrap().fence)
+    });
+    opened.store.begin(Wall(101)).unwrap();
+    let lost = task(opened.store.rows(), TaskKind::Chat, "lost");
+    opened.store.rows().lease_task(lost, 7, far).unwrap();
+    let image = crash_image(&dir);
+
+    let mut again = open(image.path(), Durability::Full).unwrap();
+    // The clock was set back meanwhile.
+    write(&mut again.store, 3, |tx| {
+        let ready = tx.ready_tasks(behaviour::every_kind(), Wall(3), 9).unwrap();
+        let seen: Vec<_> = ready.iter().map(|task| (task.id, task.attempt, task.holder)).collect();
+        assert_eq!(seen, [(put[0], 1, 0), (put[3], 1, 0)], "a poll's lease goes on");
+        assert!(tx.task(put[2]).unwrap().unwrap().done);
+        assert!(tx.lease_task(put[0], 5, far).unwrap().unwrap().fence > fence);
+        assert_eq!(tx.task(lost).unwrap(), None);
+    });
+}
+
+#[test]
+fn finished_tasks_are_trimmed_a_page_a_call_and_open_ones_are_passed_by() {
+    let (_dir, mut opened) = fresh();
+    write(&mut opened.store, 1, |tx| {
+        for n in 0..2 * TRIM_TASKS + 10 {
+            let id = task(tx, TaskKind::Chat, "x");
+            if n % 2 == 1 {
+                tx.finish_task(id).unwrap();
+            }
+        }
+    });
+    let late = Wall(2 * TASK_SPAN.as_micros() as i64);
+    let mut left = || {
+        opened.store.tidy(late, &Retention::default()).unwrap();
+        let sql = "SELECT count(*) FROM task";
+        let count: i64 = opened.store.tables.conn.query_row(sql, [], |row| row.get(0)).unwrap();
+        count as usize - (TRIM_TASKS + 5)
+    };
+    assert_eq!([left(), left(), left()], [TRIM_TASKS / 2 + 5, 5, 0]);
 }
 
 #[test]
@@ -453,6 +603,35 @@ enum Step {
     Mark(u8, u64),
     Unmark(u8),
     Operation(u8, u8, String),
+    State(u8, u64, Vec<u8>),
+    Record(Record),
+    Unrecord(Shelf, u8),
+    Task(TaskKind, u8, Vec<u8>),
+    /// The task, counted round those there are; the holder; the hours until it is ready again.
+    Lease(u64, u64, i64),
+    Postpone(u64, i64),
+    Finish(u64),
+    Release(Option<u64>),
+}
+
+const HOUR: i64 = 3_600_000_000;
+
+fn shelf() -> impl Strategy<Value = Shelf> {
+    prop_oneof![Just(Shelf::Approval), Just(Shelf::Mark)]
+}
+
+fn a_record() -> impl Strategy<Value = Record> {
+    let few = || 0..3_u8;
+    let due = proptest::option::of((0..40_i64).prop_map(|hours| Wall(hours * HOUR)));
+    let body = proptest::collection::vec(any::<u8>(), 0..9);
+    (shelf(), few(), few(), few(), due, any::<i64>(), body).prop_map(|(shelf, id, parent, state, due, at, body)| {
+        Record {
+            due,
+            updated_at: Wall(at),
+            body: body.into(),
+            ..record(shelf, &id.to_string(), &parent.to_string(), &state.to_string())
+        }
+    })
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -463,11 +642,23 @@ fn step() -> impl Strategy<Value = Step> {
         (few.clone(), few.clone()).prop_map(|(dir, name)| Step::Delete(dir, name)),
         (few.clone(), any::<u32>()).prop_map(|(document, rev)| Step::Mark(document, rev.into())),
         few.clone().prop_map(Step::Unmark),
-        (few.clone(), few, any::<String>()).prop_map(|(room, op, answer)| Step::Operation(room, op, answer)),
+        (few.clone(), few.clone(), any::<String>()).prop_map(|(room, op, answer)| Step::Operation(room, op, answer)),
+        (few.clone(), any::<u32>(), proptest::collection::vec(any::<u8>(), 0..9))
+            .prop_map(|(room, rev, body)| Step::State(room, rev.into(), body)),
+        a_record().prop_map(Step::Record),
+        (shelf(), few.clone()).prop_map(|(shelf, id)| Step::Unrecord(shelf, id)),
+        (proptest::sample::select(&TaskKind::ALL[..3]), few, proptest::collection::vec(any::<u8>(), 0..9))
+            .prop_map(|(kind, room, body)| Step::Task(kind, room, body)),
+        (0..12_u64, 0..3_u64, 0..40_i64).prop_map(|(id, holder, hours)| Step::Lease(id, holder, hours)),
+        (0..12_u64, 0..40_i64).prop_map(|(id, hours)| Step::Postpone(id, hours)),
+        (0..12_u64).prop_map(Step::Finish),
+        proptest::option::of(0..3_u64).prop_map(Step::Release),
     ]
 }
 
-fn take(tx: &mut dyn Transaction, step: &Step) {
+/// What the step was told.
+fn take(tx: &mut dyn Transaction, step: &Step) -> String {
+    let mut told = String::new();
     let id = |dir: u8, name: u8| format!("d{dir}/n{name}");
     match step {
         Step::Append(room, body) => {
@@ -491,7 +682,24 @@ fn take(tx: &mut dyn Transaction, step: &Step) {
             let op = OpId(Arc::from(op.to_string()));
             tx.put_operation(&RoomName::new(&room.to_string()), "a", &op, Seq(1), answer).unwrap();
         }
+        Step::State(room, rev, body) => {
+            let state = State { rev: *rev, seq: Seq(*rev), body: Bytes::copy_from_slice(body) };
+            tx.put_state(&RoomName::new(&room.to_string()), &state).unwrap();
+        }
+        Step::Record(record) => tx.put_record(record).unwrap(),
+        Step::Unrecord(shelf, id) => tx.delete_record(*shelf, &id.to_string()).unwrap(),
+        Step::Task(kind, room, body) => {
+            let room = RoomName::new(&room.to_string());
+            told = format!("{:?}", tx.put_task(*kind, &room, Bytes::copy_from_slice(body)).unwrap());
+        }
+        Step::Lease(id, holder, hours) => {
+            told = format!("{:?}", tx.lease_task(TaskId(*id), *holder, Wall(hours * HOUR)).unwrap());
+        }
+        Step::Postpone(id, hours) => tx.postpone_task(TaskId(*id), Wall(hours * HOUR)).unwrap(),
+        Step::Finish(id) => tx.finish_task(TaskId(*id)).unwrap(),
+        Step::Release(holder) => told = format!("{:?}", tx.release_tasks(*holder).unwrap()),
     }
+    told
 }
 
 /// Everything that can be asked, except epochs, which are drawn.
@@ -513,7 +721,39 @@ fn all(rows: &mut dyn Rows) -> String {
             seen.push(format!("{:?}", rows.operation(&name, "a", &OpId(Arc::from(op.to_string()))).unwrap()));
         }
     }
+    for shelf in [Shelf::Approval, Shelf::Mark] {
+        for (parent, state) in [(None, None), (Some("1"), None), (None, Some("1")), (Some("1"), Some("1"))] {
+            let all = rows.records(shelf, parent, state, 0, usize::MAX).unwrap();
+            assert_eq!(rows.count_records(shelf, parent, state).unwrap(), all.len());
+            assert_eq!(
+                rows.records(shelf, parent, state, 1, 2).unwrap(),
+                all.iter().skip(1).take(2).cloned().collect::<Vec<_>>()
+            );
+            seen.push(format!("{all:?}"));
+        }
+        seen.push(format!("{:?}", rows.record(shelf, "1").unwrap()));
+    }
+    seen.push(format!("{:?} {:?}", rows.next_due().unwrap(), rows.due(Wall(20 * HOUR), 4).unwrap()));
+    let rooms = rows.rooms("", "", 100).unwrap();
+    for (name, row) in &rooms {
+        seen.push(format!("{name} {:?} {:?} {:?}", row.head, row.floor, rows.state(name.as_str()).unwrap()));
+        assert_eq!(rows.room(name.as_str()).unwrap(), Some(*row));
+    }
+    seen.push(format!("{:?}", rows.rooms("1", "0", 1).unwrap().first().map(|(name, _)| name.clone())));
+    seen.extend((0..100).filter_map(|id| rows.task(TaskId(id)).unwrap()).map(|task| format!("{task:?}")));
+    for kinds in [behaviour::every_kind(), Tasks::only(TaskKind::Execute)] {
+        seen.push(format!("{:?}", rows.ready_tasks(kinds, Wall(20 * HOUR), 3).unwrap()));
+    }
     seen.join("\n")
+}
+
+/// What comes after a batch of steps.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Commit,
+    Rollback,
+    /// A commit, and then a new process.
+    Restart,
 }
 
 proptest! {
@@ -522,18 +762,31 @@ proptest! {
     /// The simulation is worth as much as its store resembles the real one.
     #[test]
     fn both_backends_are_one_store(
-        batches in proptest::collection::vec((proptest::collection::vec(step(), 1..12), any::<bool>()), 1..8)
+        batches in proptest::collection::vec((
+            proptest::collection::vec(step(), 1..16),
+            prop_oneof![5 => Just(End::Commit), 2 => Just(End::Rollback), 1 => Just(End::Restart)],
+        ), 1..10)
     ) {
-        let (_dir, mut opened) = fresh();
+        let (dir, mut opened) = fresh();
         let mut memory = MemoryStore::new(1, 1);
         let mut readers = (opened.readers.open().unwrap(), memory.snapshots());
-        for (at, (steps, commit)) in batches.iter().enumerate() {
+        let retention = Retention { rules: vec![Keep { pattern: "1*".into(), events: Some(2), span: None }] };
+        for (batch, (steps, end)) in batches.iter().enumerate() {
+            let at = Wall(batch as i64 * 9 * HOUR);
             let mut seen = Vec::new();
             for store in [&mut opened.store as &mut dyn Store, &mut memory] {
-                store.begin(Wall(at as i64)).unwrap();
-                steps.iter().for_each(|step| take(store.rows(), step));
-                seen.push(all(store.rows()));
-                if *commit { store.commit().unwrap() } else { store.rollback() }
+                store.begin(at).unwrap();
+                let told: Vec<String> = steps.iter().map(|step| take(store.rows(), step)).collect();
+                seen.push(format!("{told:?}\n{}", all(store.rows())));
+                if matches!(end, End::Rollback) { store.rollback() } else { store.commit().unwrap() }
+                store.tidy(at, &retention).unwrap();
+            }
+            if matches!(end, End::Restart) {
+                drop(readers);
+                drop(opened);
+                opened = open(dir.path(), Durability::Full).unwrap();
+                memory = memory.reopen(2 + batch as u64);
+                readers = (opened.readers.open().unwrap(), memory.snapshots());
             }
             for reader in [&mut readers.0 as &mut dyn Snapshots, &mut readers.1] {
                 reader.begin().unwrap();

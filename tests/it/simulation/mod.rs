@@ -23,6 +23,7 @@ use commitcast::files;
 use commitcast::guests::Guests;
 use commitcast::mailbox::{self, Mailbox};
 use commitcast::metrics::Metrics;
+use commitcast::presence::Presence;
 use commitcast::reactor::{self, Inbound, Reactor};
 use commitcast::service::Status;
 use commitcast::store::memory::{Faults, MemorySnapshots, MemoryStore, Outcome};
@@ -125,6 +126,7 @@ fn start(
     };
     #[cfg(not(feature = "canary"))]
     assert!(!canary, "the gate can be broken in a canary build only");
+    let presence = Arc::new(Presence::default());
     let reactors = inboxes
         .into_iter()
         .enumerate()
@@ -140,6 +142,8 @@ fn start(
                     backlog: backlog.clone(),
                     responses: backlog.clone(),
                     directory: directory.clone(),
+                    presence: presence.clone(),
+                    peers: sockets.clone(),
                     guests: Arc::new(Guests::default()),
                     env: env.clone(),
                     clock: clock.clone(),
