@@ -18,7 +18,7 @@ use crate::auth::Mode;
 use crate::backlog::Backlog;
 use crate::clock::Clock;
 use crate::config::{Durability, Live, Settings};
-use crate::dialect::{Env, FileTask, Name, agents, documents};
+use crate::dialect::{Env, FileTask, Name, documents};
 use crate::directory::Directory;
 use crate::files::{self, Scribe};
 use crate::guests::Guests;
@@ -102,7 +102,7 @@ impl Server {
         let directory = Arc::new(Directory::default());
         let env = Arc::new(Env {
             documents: documents::Env { roots: settings.documents.directories.clone() },
-            agents: agents::Env::default(),
+            agents: settings.agents.clone(),
             directory: directory.clone(),
             attached: Arc::default(),
         });

@@ -157,7 +157,8 @@ pub enum Opening {
     Refuse(Reject),
 }
 
-/// Rooms to join, and the question that is asked when they are joined; its answer is [`Reply::Welcome`].
+/// Rooms to join, and the question that is asked when they are joined; its answer is [`Reply::Welcome`]. The first room is
+/// what the socket is for; the others are joined where the credential grants them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entrance {
     pub session: Session,
@@ -191,7 +192,7 @@ pub enum Intent {
     Reply(Bytes),
     /// The same, to a message that made no sense: too many of those end the connection.
     Complain(Bytes),
-    /// A text frame, then a close with code 1000.
+    /// A text frame (none when the payload is empty), then a close with code 1000.
     ReplyThenClose(Bytes),
     /// A close with this reason's code.
     Close(Reject),

@@ -1,5 +1,6 @@
 //! What other threads want of this reactor's connections: the list of them, and one closed.
 
+use super::membership::is_watchers;
 use super::poller::Poller;
 use super::{Inbound, Reactor};
 use crate::conn::Phase;
@@ -27,7 +28,7 @@ impl<P: Poller> Reactor<P> {
             user: open.actor.clone(),
             client: entry.client,
             connected_at: crate::clock::Wall(self.now.1.0.saturating_sub(age)),
-            rooms: rooms.map(|room| room.name().clone()).collect(),
+            rooms: rooms.map(|room| room.name().clone()).filter(|room| !is_watchers(room)).collect(),
         })
     }
 

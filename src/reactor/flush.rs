@@ -116,6 +116,7 @@ impl<P: Poller> Reactor<P> {
             self.counts.bytes_out += written as u64;
             let (events, half) = run.progress(written);
             self.counts.messages_out += events;
+            self.counts.agents_out += if run.dialect == Name::Agents { events } else { 0 };
             served.push(Served { member: member_key, events });
             if written < run.bytes.len()
                 && let Some(entry) = self.table.touch(member.conn)
@@ -206,6 +207,8 @@ impl<P: Poller> Reactor<P> {
         let had_replies = !entry.conn.outbox.is_empty();
         let mut left = entry.conn.outbox.advance(written);
         self.counts.messages_out += u64::from(had_replies);
+        let is_agents = entry.conn.open().is_some_and(|open| open.session.dialect() == Name::Agents);
+        self.counts.agents_out += u64::from(had_replies && is_agents);
         let mut advanced: Vec<(RoomKey, MemberKey)> = Vec::with_capacity(pulled.len());
         let mut half = None;
         for (room, member, frame) in &pulled {
@@ -226,6 +229,7 @@ impl<P: Poller> Reactor<P> {
         }
         self.counts.bytes_out += written as u64;
         self.counts.messages_out += advanced.len() as u64;
+        self.counts.agents_out += if is_agents { advanced.len() as u64 } else { 0 };
         if written < bytes {
             entry.conn.block(written > 0, self.now.0);
         }

@@ -23,7 +23,9 @@ impl<P: Poller> Reactor<P> {
                 ws::frame::put_text(out, &payload)
             }
             Intent::ReplyThenClose(payload) if entry.conn.may_reply() => {
-                ws::frame::put_text(out, &payload);
+                if !payload.is_empty() {
+                    ws::frame::put_text(out, &payload);
+                }
                 self.emit(id, out);
                 self.close_with(id, Close::DONE);
             }
@@ -135,7 +137,9 @@ impl<P: Poller> Reactor<P> {
             }
             return;
         }
-        let origin = if entry.conn.is_open() { id.pack() } else { 0 };
+        // A request over HTTP is no member of any room; a handshake's write speaks of the socket that it will be.
+        let is_socket = entry.conn.is_open() || entry.conn.asked_of().is_some_and(|asked| asked.handshake.is_some());
+        let origin = if is_socket { id.pack() } else { 0 };
         let shards = self.wiring.writers.len();
         let Some(writer) = self.wiring.writers.get_mut(write.room.shard(shards)) else { return };
         match &write.change {

@@ -57,7 +57,7 @@ impl<P: Poller> Reactor<P> {
             .memberships
             .as_slice()
             .iter()
-            .filter(|(key, _)| self.hub.room(*key).is_some_and(|room| !room.name().as_str().starts_with(WATCHERS)));
+            .filter(|(key, _)| self.hub.room(*key).is_some_and(|room| !is_watchers(room.name())));
         real.count() >= self.live.limits.rooms && self.membership(id, room).is_none()
     }
 
@@ -352,6 +352,11 @@ impl<P: Poller> Reactor<P> {
             self.queue(id, ws::frame::text(&session.denied(&left, Denial::Forbidden)));
         }
     }
+}
+
+/// Is this the room of those who watch another one's presence?
+pub(super) fn is_watchers(room: &RoomName) -> bool {
+    room.as_str().starts_with(WATCHERS)
 }
 
 fn watchers_of(room: &RoomName) -> RoomName {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::Reactor;
 use super::poller::Poller;
 use crate::conn::{Asked, Framing, Phase};
-use crate::dialect::{Hello, Session};
+use crate::dialect::{Hello, Name, Session};
 use crate::http::{Reason, Reject, Response, cors, reply};
 use crate::ids::ConnId;
 use crate::limits::{REFUSAL_LINES_BURST, REFUSAL_LINES_PER_SECOND};
@@ -33,6 +33,7 @@ impl<P: Poller> Reactor<P> {
             "accepted"
         );
         let metered = handshake.metered;
+        self.counts.agents_sockets += u64::from(session.dialect() == Name::Agents);
         let verified = entry.conn.asked_of().is_some_and(|asked| asked.verified);
         entry.conn.upgrade(session, &principal, verified, metered, self.now.0);
         entry.conn.outbox.push(head.into());

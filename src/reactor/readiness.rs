@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::Reactor;
 use super::poller::{Poller, Transport, WAKE};
 use crate::conn::{Lapse, Phase, Spent, Step};
-use crate::dialect::Intent;
+use crate::dialect::{Intent, Name};
 use crate::http::{Reason, Reject};
 use crate::ids::ConnId;
 use crate::limits::{READ_BUDGET_BYTES, SCRATCH_BYTES};
@@ -175,6 +175,8 @@ impl<P: Poller> Reactor<P> {
                 }
                 Step::Intent(intent) => {
                     self.counts.messages_in += 1;
+                    let is_agents = entry.conn.open().is_some_and(|open| open.session.dialect() == Name::Agents);
+                    self.counts.agents_in += u64::from(is_agents);
                     let spent = if matches!(intent, Intent::Complain(_)) { Spent::Nonsense } else { Spent::Message };
                     let charged = entry.conn.charge(spent, step_used, &self.live.limits, self.now.0);
                     self.take_on(id, intent, out);

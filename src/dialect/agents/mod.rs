@@ -1,14 +1,54 @@
-//! The `agents` dialect. (In progress.)
+//! The `agents` dialect: human-in-the-loop agent sessions' sockets and their REST API, over rooms `session:{id}`.
+//!
+//! ```text
+//! socket    paths ─▶ Target ─▶ reads (resolve) ─▶ Session ─▶ wire::Message ─▶ Change ─▶ writes ─┬─▶ runs ──────┬─▶ events,
+//! REST      rest: method and path ─▶ Read or Change ────────▶ reads or writes ─▶ views          ├─▶ approvals ─┤   tasks
+//! backends  guard: what may be published into a session ────────────────────────────────────────┴─▶ sessions ──┘
+//! ```
+//!
+//! | file | decides |
+//! |---|---|
+//! | paths | which path means what |
+//! | session | what one socket asks for, message by message |
+//! | wire | the JSON of the sockets, both ways |
+//! | rest, views | the JSON of the REST API: requests; replies |
+//! | reads | questions to one snapshot |
+//! | writes | changes inside the writer's transaction, and their replies |
+//! | sessions | who may use which session |
+//! | runs | a command's run, from its beginning to its one end |
+//! | approvals | requests for a human's decision, decided once |
+//! | guard | which event may follow which |
+//!
+//! The server runs no agent. A command becomes a run, an event and a task in one transaction, and whatever a backend makes
+//! of it comes back through `guard`. An event's body is the `data` of the original's envelope.
+//!
+//! Never here: a token, a clock, a second copy of a session's state.
 
 pub mod approvals;
+mod guard;
+mod paths;
+mod reads;
+mod rest;
+mod runs;
+mod session;
 pub mod sessions;
+mod views;
+mod wire;
+mod writes;
 
-use super::publish::{Outcome, Publish, Refusal};
-use super::{Applied, Asker, Env as ServerEnv, Failure, Intent, Opening, Reply, Route, Write};
-use crate::auth::rights::{Rights, Verb};
-use crate::http::{Head, Reason, Reject, Response};
-use crate::ids::{OpId, RoomName};
-use crate::model::{Event, Rows, RowsError, Transaction};
+pub use guard::publish;
+pub use paths::{Target, route};
+pub use reads::{Read, read, read_failed};
+pub use session::{Session, open};
+pub use writes::{Asked, Change, failed};
+
+use bytes::Bytes;
+
+use super::{Applied, Asker, Env as ServerEnv, Intent, Write};
+use crate::auth::rights::Verb;
+use crate::http::Head;
+use crate::ids::{OpId, RoomName, Seq};
+use crate::model::{Draft, Event, RowsError, Transaction};
 
 /// What the dialect knows of the server's configuration.
 #[derive(Clone, Debug, Default)]
@@ -19,104 +59,50 @@ pub struct Env {
     pub pong: bool,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct Target;
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Session;
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Read;
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Change;
-
-impl Change {
-    pub fn verb(&self) -> Option<Verb> {
-        None
-    }
-
-    pub fn weight(&self) -> usize {
-        64
-    }
+pub fn endpoint(head: &Head<'_>, body: &[u8], _env: &Env) -> Intent {
+    rest::endpoint(head, body)
 }
 
-pub fn route(_path: &str, _query: Option<&str>) -> Result<Option<Route>, Reject> {
-    Ok(None)
+pub fn endpoint_needs(head: &Head<'_>, by_method: Verb) -> (&'static str, Verb) {
+    rest::needs(head, by_method)
 }
 
-pub fn endpoint(_head: &Head<'_>, _body: &[u8], _env: &Env) -> Intent {
-    Intent::Respond(Box::new(Response::reject(&Reject::new(Reason::UnknownPath, "no such endpoint"))))
+pub fn apply(
+    change: &Change,
+    _write: &Write,
+    asker: &Asker,
+    rows: &mut dyn Transaction,
+    _env: &ServerEnv,
+) -> Result<Applied, RowsError> {
+    writes::apply(change, asker, rows)
 }
 
-pub fn endpoint_needs(_head: &Head<'_>, by_method: Verb) -> (&'static str, Verb) {
-    ("session:*", by_method)
-}
-
-pub fn open(_target: &Target) -> Opening {
-    Opening::Refuse(Reject::new(Reason::UnknownPath, "no such endpoint"))
-}
-
-impl Session {
-    pub fn on_text(&mut self, _text: &str) -> Intent {
-        Intent::Ignore
-    }
-
-    pub fn on_binary(&mut self) -> Intent {
-        Intent::Ignore
-    }
+/// Something of the dialect's was due: approvals whose time is up are decided `expired`.
+pub fn due(rows: &mut dyn Transaction) -> Result<(), RowsError> {
+    approvals::due(rows)
 }
 
 /// Is this a room of the dialect's?
 pub fn owns(room: &str) -> bool {
-    room.starts_with("session:")
+    sessions::id_of_room(room).is_some()
 }
 
-/// Publishes a run's event: refused when it does not fit the life cycle.
-pub fn publish(
-    _publish: &Publish,
-    _asker: &Asker,
-    _op: Option<&OpId>,
-    _rows: &mut dyn Transaction,
-    _env: &ServerEnv,
-) -> Result<Outcome, RowsError> {
-    Ok(Err(Refusal::NoSuchRoom))
+/// The payload that an agents socket is shown for an event. `session_created` is no type of theirs.
+pub fn encode(room: &RoomName, event: &Event) -> Option<Vec<u8>> {
+    let data = std::str::from_utf8(&event.body).ok()?;
+    let is_shown = owns(room.as_str()) && event.kind != "session_created";
+    is_shown.then(|| wire::envelope(&event.kind, data, Some(event.at)))
 }
 
-pub fn read(
-    _read: &Read,
-    _asker: &Asker,
-    _rows: &mut dyn Rows,
-    _env: &ServerEnv,
-    _rights: Option<&Rights>,
-) -> Result<Reply, RowsError> {
-    Ok(Reply::Silence)
-}
-
-pub fn read_failed(_read: &Read, failure: Failure) -> Reply {
-    Reply::Reject(failure.reject())
-}
-
-pub fn apply(
-    _change: &Change,
-    _write: &Write,
-    _asker: &Asker,
-    _rows: &mut dyn Transaction,
-    _env: &ServerEnv,
-) -> Result<Applied, RowsError> {
-    Ok(Applied::only(Reply::Silence))
-}
-
-pub fn failed(_change: &Change, failure: Failure) -> Reply {
-    Reply::Reject(failure.reject())
-}
-
-/// Something of the dialect's was due: approvals whose time is up are decided `expired`.
-pub fn due(_rows: &mut dyn Transaction) -> Result<(), RowsError> {
-    Ok(())
-}
-
-/// The payload that an agents socket is shown for an event.
-pub fn encode(_room: &RoomName, _event: &Event) -> Option<Vec<u8>> {
-    None
+/// Appends an event to a session's room.
+fn append(
+    session: &str,
+    kind: &'static str,
+    body: String,
+    asker: &Asker,
+    op: Option<&OpId>,
+    rows: &mut dyn Transaction,
+) -> Result<Seq, RowsError> {
+    let draft = Draft { room: sessions::room_of(session), kind: kind.into(), body: Bytes::from(body) };
+    rows.append(draft, &asker.actor, op, asker.origin)
 }

@@ -1,11 +1,24 @@
-//! Agent sessions: made by a backend, by REST, or by connecting in debug mode. (In progress.)
+//! Agent sessions: made by a backend, by REST, or by connecting in debug mode; used by their owner, or by anybody with the
+//! rights where they have none; deleted for good.
 
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::super::Asker;
 use super::super::publish::Refusal;
+use super::super::{Asker, time};
+use super::{append, approvals, runs, wire};
 use crate::ids::RoomName;
-use crate::model::{Record, Rows, RowsError, Transaction};
+use crate::model::{Record, Rows, RowsError, Shelf, Transaction};
+
+const ROOM_PREFIX: &str = "session:";
+/// Bytes of an id that is no UUID; its room's name must be one that can be joined.
+const NAME_BYTES_MAX: usize = 128;
+/// Runs told to whoever joins, the newest.
+const RUNS_SHOWN: usize = 100;
+
+pub const ACTIVE: &str = "active";
+const DELETED: &str = "deleted";
 
 /// What a session is made with.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -18,34 +31,199 @@ pub struct New {
     pub config: Option<Value>,
 }
 
+impl New {
+    /// One that in token mode belongs to whoever asks for it.
+    pub fn of(asker: &Asker) -> New {
+        New { owner: asker.verified.then(|| asker.actor.to_string()), ..New::default() }
+    }
+}
+
+/// What its record's body holds.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Facts {
+    pub user_id: String,
+    pub wallet_address: Option<String>,
+    pub config: Option<Value>,
+}
+
+impl Facts {
+    pub fn of(session: &Record) -> Facts {
+        // Ours, so it is what we wrote.
+        serde_json::from_slice(&session.body).unwrap_or_default()
+    }
+}
+
 /// `session:{canonical id}`
 pub fn room_of(id: &str) -> RoomName {
-    RoomName::new(&format!("session:{id}"))
+    RoomName::new(&format!("{ROOM_PREFIX}{id}"))
 }
 
 /// The canonical spelling of a session id: lower-case for a UUID in any spelling, otherwise none.
-pub fn canonical(_text: &str) -> Option<String> {
-    None
+///
+/// The spellings are those that the original's check let pass: upper case, without hyphens, in braces, as a URN. It kept
+/// each as a session of its own.
+pub fn canonical(text: &str) -> Option<String> {
+    // No spelling is longer, and a text of a megabyte is not worth copying.
+    if text.len() > 64 {
+        return None;
+    }
+    let text = text.strip_prefix("urn:uuid:").unwrap_or(text);
+    let text = text.strip_prefix('{').and_then(|inner| inner.strip_suffix('}')).unwrap_or(text);
+    let digits: String = text.chars().filter(|digit| *digit != '-').collect();
+    let is_uuid = digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    if is_uuid { u128::from_str_radix(&digits, 16).ok().map(spelled) } else { None }
+}
+
+/// A random UUID (RFC 9562, version 4) from 128 random bits.
+pub fn uuid(random: u128) -> String {
+    spelled(random & !(0xf << 76 | 0x3 << 62) | 0x4 << 76 | 0x2 << 62)
+}
+
+fn spelled(uuid: u128) -> String {
+    let [a, b, c, d] = [uuid >> 96, uuid >> 80 & 0xffff, uuid >> 64 & 0xffff, uuid >> 48 & 0xffff];
+    format!("{a:08x}-{b:04x}-{c:04x}-{d:04x}-{:012x}", uuid & 0xffff_ffff_ffff)
+}
+
+/// What a text names: a UUID's canonical spelling, or a plain name as it is (`test`, in debug mode).
+pub fn key(text: &str) -> Option<String> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    let is_name = (1..=NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_plain);
+    canonical(text).or_else(|| is_name.then(|| text.to_owned()))
 }
 
 /// The id of a session's room.
 pub fn id_of_room(room: &str) -> Option<&str> {
-    room.strip_prefix("session:")
+    room.strip_prefix(ROOM_PREFIX)
 }
 
 /// Makes it, with the event `session_created`. Making it again with the same id gives the one that is there, unless its
 /// owner is another.
-pub fn create(_new: &New, _asker: &Asker, _rows: &mut dyn Transaction) -> Result<Result<Record, Refusal>, RowsError> {
-    Ok(Err(Refusal::NoSuchRoom))
+pub fn create(new: &New, asker: &Asker, rows: &mut dyn Transaction) -> Result<Result<Record, Refusal>, RowsError> {
+    #[derive(Serialize)]
+    struct Created<'a> {
+        session_id: &'a str,
+        user_id: &'a str,
+    }
+    let id = match &new.id {
+        Some(id) => match key(id) {
+            Some(id) => id,
+            None => return Ok(Err(Refusal::bad("bad_id", "a session's id is a UUID"))),
+        },
+        None => uuid(rows.random()),
+    };
+    if let Some(known) = rows.record(Shelf::Session, &id)? {
+        let same_owner = new.owner.as_ref().is_none_or(|owner| *owner == known.parent);
+        return Ok(match same_owner && may_use(&known, asker) {
+            true => Ok(known),
+            // A deleted one's id does not come back either: its log would be the new one's.
+            false => Err(Refusal::NoSuchRoom),
+        });
+    }
+    let owner = new.owner.clone().unwrap_or_default();
+    let user_id = if owner.is_empty() { asker.actor.to_string() } else { owner.clone() };
+    let body = wire::json(&Created { session_id: &id, user_id: &user_id });
+    append(&id, "session_created", body, asker, None, rows)?;
+    let facts = Facts { user_id, wallet_address: new.wallet_address.clone(), config: new.config.clone() };
+    let at = rows.at();
+    let record = Record {
+        shelf: Shelf::Session,
+        id,
+        parent: owner,
+        state: ACTIVE.to_owned(),
+        due: None,
+        created_at: at,
+        updated_at: at,
+        body: wire::json(&facts).into(),
+    };
+    rows.put_record(&record)?;
+    Ok(Ok(record))
 }
 
 /// The session, when it is there and this asker may use it: not deleted, and in token mode (`Asker::verified`) not
-/// another user's.
-pub fn find(_id: &str, _asker: &Asker, _rows: &mut dyn Rows) -> Result<Option<Record>, RowsError> {
-    Ok(None)
+/// another user's. `id` is canonical.
+pub fn find(id: &str, asker: &Asker, rows: &mut dyn Rows) -> Result<Option<Record>, RowsError> {
+    Ok(rows.record(Shelf::Session, id)?.filter(|session| may_use(session, asker)))
 }
 
-/// Marks it deleted and says so in its room.
-pub fn delete(_id: &str, _asker: &Asker, _rows: &mut dyn Transaction) -> Result<bool, RowsError> {
-    Ok(false)
+fn may_use(session: &Record, asker: &Asker) -> bool {
+    let is_own = session.parent.is_empty() || session.parent == *asker.actor;
+    session.state == ACTIVE && (is_own || !asker.verified)
+}
+
+/// One page of those that the asker may use, and how many there are: in token mode the asker's own, then those of nobody.
+pub fn list(
+    offset: usize,
+    limit: usize,
+    asker: &Asker,
+    rows: &mut dyn Rows,
+) -> Result<(Vec<Record>, usize), RowsError> {
+    let own: &str = &asker.actor;
+    let parents: &[Option<&str>] = if asker.verified { &[Some(own), Some("")] } else { &[None] };
+    let (mut page, mut total, mut skip) = (Vec::new(), 0, offset);
+    for parent in parents {
+        let count = rows.count_records(Shelf::Session, *parent, Some(ACTIVE))?;
+        let left = limit.saturating_sub(page.len());
+        if skip < count && left > 0 {
+            page.extend(rows.records(Shelf::Session, *parent, Some(ACTIVE), skip, left)?);
+        }
+        skip = skip.saturating_sub(count);
+        total += count;
+    }
+    Ok((page, total))
+}
+
+/// Notes that it was used.
+pub fn touch(session: &Record, rows: &mut dyn Transaction) -> Result<(), RowsError> {
+    rows.put_record(&Record { updated_at: rows.at(), ..session.clone() })
+}
+
+/// Marks it deleted and says so in its room. Its runs end with it, and what waits for a decision is cancelled.
+pub fn delete(id: &str, asker: &Asker, rows: &mut dyn Transaction) -> Result<bool, RowsError> {
+    let Some(session) = find(id, asker, rows)? else { return Ok(false) };
+    approvals::cancel_all(id, None, asker, rows)?;
+    runs::end_all(id, asker, rows)?;
+    let gone =
+        wire::Error { session_id: Some(id), error_type: Some("session_deleted"), ..wire::Error::of("Session deleted") };
+    append(id, "error", wire::json(&gone), asker, None, rows)?;
+    rows.put_record(&Record { state: DELETED.to_owned(), updated_at: rows.at(), ..session })?;
+    Ok(true)
+}
+
+/// What somebody who joins the room is shown: what runs, and what waits for a decision.
+pub fn state(session_id: &str, rows: &mut dyn Rows) -> Result<Option<Bytes>, RowsError> {
+    #[derive(Serialize)]
+    struct State<'a> {
+        session_id: &'a str,
+        status: &'a str,
+        user_id: &'a str,
+        executions: Vec<Execution<'a>>,
+        approvals: Vec<approvals::View<'a>>,
+    }
+    #[derive(Serialize)]
+    struct Execution<'a> {
+        execution_id: &'a str,
+        status: &'a str,
+        command: String,
+        created_at: String,
+    }
+    let Some(session) = rows.record(Shelf::Session, session_id)?.filter(|session| session.state == ACTIVE) else {
+        return Ok(None);
+    };
+    let running = runs::newest(session_id, RUNS_SHOWN, rows)?;
+    let pending = approvals::pending(session_id, rows)?;
+    Ok(Some(Bytes::from(wire::json(&State {
+        session_id,
+        status: &session.state,
+        user_id: &Facts::of(&session).user_id,
+        executions: running
+            .iter()
+            .map(|run| Execution {
+                execution_id: &run.id,
+                status: &run.state,
+                command: runs::command_of(run),
+                created_at: time::zulu(run.created_at),
+            })
+            .collect(),
+        approvals: pending.iter().map(approvals::Stored::view).collect(),
+    }))))
 }

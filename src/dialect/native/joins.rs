@@ -109,12 +109,13 @@ fn standing(row: Option<RoomRow>, kept: Kept) -> Standing {
 /// Can a member that stands there be given exactly what it missed? Otherwise why not. All or nothing: a partial fill
 /// would look like the whole (PROMISES.md G6).
 fn missing(since: &Since, row: Option<RoomRow>) -> Result<(), &'static str> {
-    // Before the first event there is no history that could have been another one.
-    let from_nothing = since.epoch.is_empty() && since.seq == Seq(0);
+    // Who joined before the first event was told no epoch, and stands in the room's first history. A room's epoch never
+    // changes in this store; one in which it can must keep which was the first.
+    let is_first = since.epoch.is_empty();
     let Some(row) = row else {
-        return if from_nothing { Ok(()) } else { Err("epoch") };
+        return if is_first && since.seq == Seq(0) { Ok(()) } else { Err("epoch") };
     };
-    if !from_nothing && *since.epoch != *row.epoch.to_string() {
+    if !is_first && *since.epoch != *row.epoch.to_string() {
         Err("epoch")
     } else if since.seq > row.head {
         Err("future")
@@ -223,7 +224,7 @@ mod tests {
             );
         }
         for (epoch, seq, reason) in
-            [("0000000000000007", 4, "future"), ("0000000000000008", 3, "epoch"), ("", 3, "epoch"), ("?", 0, "epoch")]
+            [("0000000000000007", 4, "future"), ("0000000000000008", 3, "epoch"), ("?", 0, "epoch")]
         {
             let reset = format!(
                 r#"{{"op":"reset","room":"game:1","reason":"{reason}","epoch":"0000000000000007","seq":3,"rev":2,"snapshot":{{"n":1}}}}"#
@@ -242,6 +243,11 @@ mod tests {
     fn g6_a_client_who_joined_before_the_first_event_misses_none() {
         let mut rows = with_events("game:1", 2);
         assert_eq!(joined(&mut rows, "game:1", since("", 0), None).1, start("game:1", 0, 2));
+        assert_eq!(
+            joined(&mut rows, "game:1", since("", 1), None).1,
+            start("game:1", 1, 2),
+            "it saw the first one live"
+        );
         let (told, starts) = joined(&mut rows, "game:2", since("", 0), None);
         assert_eq!(told, [r#"{"op":"joined","room":"game:2","epoch":"","head":0,"recovered":true}"#]);
         assert_eq!(starts, start("game:2", 0, 0));
