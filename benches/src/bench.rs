@@ -1,5 +1,6 @@
 //! `bench`: drives a real server process and prints what it costs.
 
+mod agents;
 mod idle;
 mod pingpong;
 
@@ -18,6 +19,8 @@ struct Arguments {
 enum Command {
     /// CPU time per 64-byte message on /v1/echo, against the floor
     Pingpong(pingpong::Options),
+    /// From a page's execute to the first event of a backend, under load
+    Agents(agents::Options),
     /// Memory per connection that has joined a room and rests
     Idle(idle::Options),
 }
@@ -25,6 +28,7 @@ enum Command {
 fn main() -> ExitCode {
     let measured = match Arguments::parse().command {
         Command::Pingpong(options) => pingpong::run(&options),
+        Command::Agents(options) => agents::run(&options),
         Command::Idle(options) => idle::run(&options),
     };
     match measured {

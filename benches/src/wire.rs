@@ -110,6 +110,25 @@ pub fn first_frame(bytes: &[u8]) -> Option<Frame<'_>> {
     Some(Frame { opcode, payload: bytes.get(head..len)?, len })
 }
 
+/// A text frame as a client sends it, masked with zeros.
+pub fn text(payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x81];
+    match payload.len() {
+        short @ 0..=125 => frame.push(0x80 | short as u8),
+        middle @ 126..=0xffff => {
+            frame.push(0x80 | 126);
+            frame.extend((middle as u16).to_be_bytes());
+        }
+        long => {
+            frame.push(0x80 | 127);
+            frame.extend((long as u64).to_be_bytes());
+        }
+    }
+    frame.extend([0; 4]);
+    frame.extend_from_slice(payload);
+    frame
+}
+
 /// The answer to a ping, masked with zeros. Control frames carry at most 125 bytes, so one byte of length is enough.
 pub fn pong(payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x8a, 0x80 | payload.len() as u8, 0, 0, 0, 0];

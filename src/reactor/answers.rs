@@ -12,7 +12,8 @@ impl<P: Poller> Reactor<P> {
     /// The store has answered a question of this connection, if it is still there.
     pub(super) fn take_answer(&mut self, id: ConnId, reply: Reply) {
         let Some(entry) = self.table.touch(id) else { return };
-        if !entry.conn.is_open() {
+        if matches!(entry.conn.phase(), Phase::Asked(_)) {
+            // A poll is over. (A socket that is closing by now still owes the store the word of its end.)
             entry.takes = false;
         }
         entry.conn.answered(self.now.0);

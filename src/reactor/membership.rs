@@ -277,9 +277,12 @@ impl<P: Poller> Reactor<P> {
 
     /// Writes of the reactor's own go out as far as the store takes them; they are few and none may be lost.
     pub(super) fn pay_owed(&mut self) {
+        let shards = self.wiring.writers.len();
         while let Some(write) = self.owed.pop_front() {
-            let shards = self.wiring.writers.len();
-            let Some(writer) = self.wiring.writers.get_mut(write.room.shard(shards)) else { return };
+            let Some(writer) = self.wiring.writers.get_mut(write.room.shard(shards)) else {
+                log::error!("no writer for {}: {:?} is lost", write.room, write.change);
+                return;
+            };
             let asker = Asker { actor: "server".into(), origin: 0, verified: false };
             if let Err(Full(job)) = writer.post(Job { to: None, asker, write: Box::new(write), charged: 0 }) {
                 self.owed.push_front(*job.write);

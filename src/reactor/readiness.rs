@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::Reactor;
 use super::poller::{Poller, Transport, WAKE};
 use crate::conn::{Lapse, Phase, Spent, Step};
-use crate::dialect::{Intent, Name};
+use crate::dialect::{self, Intent, Name};
 use crate::http::{Reason, Reject};
 use crate::ids::ConnId;
 use crate::limits::{READ_BUDGET_BYTES, SCRATCH_BYTES};
@@ -334,6 +334,15 @@ impl<P: Poller> Reactor<P> {
     /// Draining: this connection's turn to go has come. One that still waits for an answer goes when it has it.
     pub(super) fn dismiss(&mut self, id: ConnId) {
         let Some(entry) = self.table.touch(id) else { return };
+        if entry.takes && matches!(entry.conn.phase(), Phase::Asked(_)) {
+            // A poll may wait longer than we do: it goes home with nothing, and what is on its way to it, its lease brings
+            // back.
+            entry.takes = false;
+            entry.conn.answered(self.now.0);
+            self.gone(id);
+            self.answer_request(id, &dialect::tasks(&[]));
+            return;
+        }
         if entry.conn.waits() || matches!(entry.conn.phase(), Phase::Asked(_)) {
             let again = self.now.0.after(DISMISS_AGAIN);
             let place = self.leaving.partition_point(|(at, _)| *at > again);

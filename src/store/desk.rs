@@ -464,6 +464,7 @@ mod tests {
         scene.desk.take(conn(2), only(TaskKind::Execute), 1);
         scene.commit(&[]);
         scene.desk.gone(conn(1));
+        assert!(scene.desk.held.values().all(|holder| *holder != conn(1)));
         assert!(scene.desk.wants(Mono(0)), "also while nobody has room");
         let handed = scene.commit(&[]);
         assert_eq!(pushed(&handed), [(2, 1)]);

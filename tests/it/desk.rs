@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use commitcast::auth::ApiKey;
 use commitcast::backlog::Backlog;
 use commitcast::clock::{Clock, Mono, Wall};
-use commitcast::dialect::{self, Asker, Change, Desk, Env, Name, Reply, Write, documents};
+use commitcast::dialect::{self, Asker, Change, Desk, Env, Intent, Name, Reply, Write, backend, documents, tickets};
 use commitcast::directory::Directory;
 use commitcast::ids::{ConnId, OpId, RoomName};
 use commitcast::mailbox::{self, Inbox, Mailbox};
@@ -168,6 +169,39 @@ impl Stage {
         self.jobs.post(Job { to: None, asker: asker(0), write, charged: 0 }).unwrap();
     }
 
+    /// A message of a backend's socket.
+    fn say(&mut self, slot: u32, message: &str) {
+        let key = ApiKey { name: "worker".to_owned(), key: "k".repeat(32), rights: vec!["tasks:*".to_owned()] };
+        let mut session = backend::Session::new(Arc::new(key));
+        let Intent::Write(write) = session.on_text(message) else { panic!("{message} is no write") };
+        self.post(slot, write);
+    }
+
+    fn ticket(&mut self) {
+        let create = tickets::Change::Create { name: "t".to_owned(), description: None };
+        let write = Write { room: RoomName::new("tickets"), op: None, change: Change::Tickets(create) };
+        self.post(7, Box::new(write));
+    }
+
+    /// What one turn tells a backend, in the order in which it is told, without the frames' heads.
+    fn told(&mut self, slot: u32) -> Vec<String> {
+        let text = |frame: &[u8]| {
+            let text = String::from_utf8_lossy(frame).into_owned();
+            text.find('{').map_or(text.clone(), |start| text[start..].to_owned())
+        };
+        let mut told = Vec::new();
+        while let Some(delivery) = self.heard.take() {
+            let Delivery::Batch { answers, pushes, .. } = delivery else { continue };
+            let answers = answers.into_iter().filter(|answer| answer.to.slot == slot);
+            told.extend(answers.filter_map(|answer| match answer.reply {
+                Reply::Frame(frame) => Some(text(&frame)),
+                _ => None,
+            }));
+            told.extend(pushes.into_iter().filter(|push| push.to.slot == slot).map(|push| text(&push.frame)));
+        }
+        told
+    }
+
     fn edit(&mut self, content: &str) {
         self.post(7, Box::new(edit("d/a", content, None)));
     }
@@ -267,6 +301,84 @@ fn a_task_goes_out_with_the_commit_that_creates_it() {
     stage.clock.advance(Duration::from_secs(9));
     assert_eq!(stage.worker.turn(), Turn::Idle);
     assert_eq!(stage.count(), (2, 1), "nobody has room: nothing is looked for");
+}
+
+#[test]
+fn a_message_its_task_and_the_hand_out_are_one_commit() {
+    let mut stage = Stage::new(0);
+    stage.say(1, r#"{"op":"take","kinds":["ticket"],"max":1}"#);
+    assert_eq!(stage.worker.turn(), Turn::Idle);
+    stage.ticket();
+    stage.ticket();
+    assert_eq!(stage.worker.turn(), Turn::Worked);
+    assert_eq!(stage.count().1, 1);
+    assert_eq!(stage.disk.log("tickets").len(), 2);
+    let [task] = <[_; 1]>::try_from(stage.told(1)).unwrap();
+    assert!(
+        task.starts_with(r#"{"op":"task","task":"1","kind":"ticket","room":"tickets","attempt":1,"fence":1,"#),
+        "{task}"
+    );
+
+    // Done with the one, it is given the next, in the commit that finishes the first; and behind its answer.
+    stage.say(1, r#"{"op":"done","task":"1","fence":1}"#);
+    assert_eq!(stage.worker.turn(), Turn::Worked);
+    assert_eq!(stage.count().1, 2);
+    let told = stage.told(1);
+    assert!(told[0].starts_with(r#"{"op":"ok""#) && told[1].contains(r#""task":"2","kind":"ticket""#), "{told:?}");
+    stage.say(1, r#"{"op":"done","task":"1","fence":1}"#);
+    stage.ticket();
+    stage.worker.turn();
+    assert_eq!(stage.told(1).len(), 1, "said again it makes no more room");
+
+    // A task that failed is nobody's while it rests.
+    stage.say(1, r#"{"op":"fail","task":"2","fence":2,"retry_ms":1000}"#);
+    stage.worker.turn();
+    assert!(stage.told(1)[1].contains(r#""task":"3""#));
+    stage.say(2, r#"{"op":"take","kinds":["ticket"],"max":1}"#);
+    stage.worker.turn();
+    assert!(stage.told(2).is_empty());
+    stage.clock.advance(Duration::from_secs(1));
+    stage.worker.turn();
+    let again = stage.told(2);
+    assert!(again[0].contains(r#""task":"2","kind":"ticket","room":"tickets","attempt":2,"fence":4"#), "{again:?}");
+}
+
+/// G7: applied at most once, because the first holder's fence is worth nothing any more.
+#[test]
+fn g7_who_lost_its_task_can_no_longer_finish_it() {
+    let mut stage = Stage::new(0);
+    stage.say(1, r#"{"op":"take","kinds":["ticket"],"max":1}"#);
+    stage.say(2, r#"{"op":"take","kinds":["ticket"],"max":1}"#);
+    stage.ticket();
+    stage.worker.turn();
+    assert_eq!(stage.told(1).len(), 1);
+    stage.gone(1);
+    stage.worker.turn();
+    let again = stage.told(2);
+    assert!(again[0].contains(r#""task":"1","kind":"ticket","room":"tickets","attempt":2,"fence":2"#), "{again:?}");
+    stage.say(3, r#"{"op":"done","task":"1","fence":1}"#);
+    stage.worker.turn();
+    let late = stage.told(3);
+    assert!(late[0].contains("stale_fence"), "{late:?}");
+    stage.say(2, r#"{"op":"done","task":"1","fence":2}"#);
+    stage.worker.turn();
+    assert!(stage.told(2)[0].starts_with(r#"{"op":"ok""#));
+}
+
+/// A backend that says `done` and leaves has said it: nobody is given what it finished.
+#[test]
+fn what_is_finished_in_the_turn_of_the_end_stays_finished() {
+    let mut stage = Stage::new(0);
+    stage.say(1, r#"{"op":"take","kinds":["ticket"],"max":1}"#);
+    stage.ticket();
+    stage.worker.turn();
+    stage.say(2, r#"{"op":"take","kinds":["ticket"],"max":1}"#);
+    stage.worker.turn();
+    stage.say(1, r#"{"op":"done","task":"1","fence":1}"#);
+    stage.gone(1);
+    stage.worker.turn();
+    assert!(stage.told(2).is_empty());
+    assert!(stage.task(1).done);
 }
 
 #[test]
