@@ -154,7 +154,11 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("rusqlite", &["store/sqlite"], "store::Store or model::Rows: a backend is one home"),
     ("serde", &["auth/token", "config", "dialect", "http"], "a type of our own; JSON's shape never leaks inward"),
     ("serde_json", &["dialect", "http", "logging"], "a type of our own; JSON's shape never leaks inward"),
-    ("sha1", &["http", "files"], "http::upgrade for the handshake, files::digest_of for a file"),
+    (
+        "sha1",
+        &["http", "files", "dialect/agents/approvals"],
+        "http::upgrade for the handshake, files::digest_of for a file",
+    ),
     ("signal_hook", &["main"], "Server::stop; signals end in main.rs"),
     ("simdutf8", &["ws"], "ws::utf8"),
     ("slab", &["reactor/table", "room"], "ConnId or a room's handle: a bare index never travels"),

@@ -37,7 +37,8 @@ use crate::dialect::{Intent, Session, Write};
 use crate::http::{self, Head, Reason, Reject};
 use crate::limits::{
     BAD_MESSAGE_BURST, BAD_MESSAGES_PER_MINUTE, BODY_BYTES_MAX, CONTROL_BURST, CONTROL_FRAMES_PER_SECOND,
-    HEAD_DRIBBLE_BYTES, HEAD_READS_MAX, INFLIGHT_WRITES_MAX, Limits, MESSAGE_BYTES_CEILING, RATE_BURST, RATE_PATIENCE,
+    HEAD_DRIBBLE_BYTES, HEAD_READS_MAX, INFLIGHT_BACKEND_MAX, INFLIGHT_WRITES_MAX, Limits, MESSAGE_BYTES_CEILING,
+    RATE_BURST, RATE_PATIENCE,
 };
 use crate::meter::Meter;
 use crate::ws::decoder::{Bounds, Decoder, Message};
@@ -290,7 +291,7 @@ impl Connection {
         let free = self.parked.is_none() && self.outbox.bytes() <= limits.outbox && self.slowed_until().is_none();
         match self.phase {
             Phase::Head { .. } => free,
-            Phase::Open(_) => free && !self.exclusive && self.inflight < INFLIGHT_WRITES_MAX,
+            Phase::Open(_) => free && !self.exclusive && self.inflight < self.inflight_max(),
             Phase::Closing { .. } => true,
             Phase::Asked(_) | Phase::Dead => false,
         }
@@ -399,7 +400,14 @@ impl Connection {
     }
 
     pub fn may_write(&self) -> bool {
-        !self.exclusive && self.inflight < INFLIGHT_WRITES_MAX
+        !self.exclusive && self.inflight < self.inflight_max()
+    }
+
+    fn inflight_max(&self) -> u16 {
+        match &self.phase {
+            Phase::Open(open) if open.lease > 0 => INFLIGHT_BACKEND_MAX,
+            _ => INFLIGHT_WRITES_MAX,
+        }
     }
 
     pub fn asked(&mut self, exclusive: bool, now: Mono) {
@@ -660,7 +668,7 @@ impl Connection {
     pub fn check_invariants(&self) {
         self.outbox.check_invariants();
         assert!(!self.exclusive || self.inflight == 1);
-        assert!(self.inflight <= INFLIGHT_WRITES_MAX);
+        assert!(self.inflight <= INFLIGHT_BACKEND_MAX);
         if matches!(self.phase, Phase::Dead) {
             assert!(self.tail.is_empty() && self.parked.is_none() && self.outbox.is_empty());
         }

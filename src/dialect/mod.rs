@@ -604,7 +604,7 @@ impl Session {
             Session::Documents(session) => session.on_text(text, now),
             Session::Workflows(session) => session.on_text(text),
             Session::Tickets(session) => session.on_text(text),
-            Session::Agents(session) => session.on_text(text),
+            Session::Agents(session) => session.on_text(text, now),
             Session::Native(session) => session.on_text(text),
             Session::Backend(session) => session.on_text(text),
         }
@@ -616,7 +616,7 @@ impl Session {
             Session::Documents(session) => session.on_binary(bytes, now),
             Session::Workflows(session) => session.on_binary(),
             Session::Tickets(session) => session.on_binary(),
-            Session::Agents(session) => session.on_binary(),
+            Session::Agents(session) => session.on_binary(now),
             Session::Native(_) | Session::Backend(_) => native::on_binary(),
         }
     }

@@ -588,8 +588,15 @@ fn carry_out_one(write: &Write, asker: &Asker, rows: &mut Recorder<'_>, env: &En
     let before = rows.seen.appended.len();
     let applied = dialect::apply(write, asker, rows, env)?;
     // A refused operation appended nothing; its id stays free, so that the corrected resend is not taken for a repeat.
-    let appended = rows.seen.appended.iter().skip(before);
-    let own = appended.filter(|(room, _)| *room == write.room).map(|(_, event)| event.seq).next();
+    // Of several events the one that bears the id is the one that was asked for; what it entailed may stand before it.
+    let mut own = None;
+    for (_, event) in rows.seen.appended.iter().skip(before).filter(|(room, _)| *room == write.room) {
+        if event.op.as_ref() == Some(op) {
+            own = Some(event.seq);
+            break;
+        }
+        own = own.or(Some(event.seq));
+    }
     if let Some(seq) = own {
         let answer = format!("{} {:016x} {}", rows.at().0, dialect::fingerprint(write), applied.note);
         rows.put_operation(&write.room, &asker.actor, op, seq, &answer)?;

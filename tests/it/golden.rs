@@ -11,6 +11,7 @@
 //! = http PUT /api/prompts/one {"content":"x"}   the next lines are the answer
 //! < 200 {"id":"one"}                            status and body
 //! < header X-WS-Reject: unknown_prompt          a header of that answer
+//! = publish topic:t note {"a":1}                a backend's event: room, type, data (its key: `toml` [BACKEND])
 //! = stop                                        ends the server, with everything written
 //! = holds one.md "text of the file"             after the stop (absent: `= gone one.md`)
 //! A> {"action":"update","content":"x"}          a text frame        A>binary 00ff   A>ping text   A>close 1000 bye
@@ -20,6 +21,9 @@
 //!
 //! In expected text, `$T` is an aware UTC timestamp, `$Z` one with `Z`, `$L` a naive local one, in exactly the form of the
 //! originals (microseconds, dropped when they are zero) and of this minute; `$T(a)` must be the same wherever it stands.
+//! `$N` is a naive UTC one; `$H` eight hex digits, `$U` a UUID, both in lower case: ids that the server makes.
+//! `$S` is a naive UTC one in whole seconds, `$E` an epoch, `$D` a digest. What a client or a request says may hold `$U(a)`
+//! and the like: the text that it stood for before.
 //! `$ROOT` is the directory of the files and `$NAME` its last part, in everything; `$HOST` the address.
 
 use std::collections::BTreeMap;
@@ -47,6 +51,14 @@ macro_rules! transcripts {
 }
 
 transcripts![
+    agents_auto,
+    agents_connect,
+    agents_decisions,
+    agents_guard,
+    agents_malformed,
+    agents_rest,
+    agents_run,
+    agents_sessions,
     debug_sockets,
     echo,
     expand,
@@ -64,9 +76,19 @@ transcripts![
     rest_rename,
     rest_update,
     silence,
+    tickets_events,
+    tickets_http,
+    tickets_logs,
+    tickets_sockets,
     update,
     update_metadata,
     websocket_check,
+    workflows_chat,
+    workflows_http,
+    workflows_pages,
+    workflows_pushed,
+    workflows_topics,
+    workflows_welcome,
 ];
 
 #[test]
@@ -101,6 +123,19 @@ fn a_transcript_that_does_not_hold_fails() {
         ("\"$L\"", format!("\"{local}\""), true),
         ("\"$L\"", format!("\"{utc}\""), false),
         ("\"$T\"", "\"2001-05-13T01:59:00.123456+00:00\"".to_owned(), false),
+        ("\"$N\"", format!("\"{whole}.123456\""), true),
+        ("\"$N\"", format!("\"{whole}.123456Z\""), false),
+        ("\"$S\"", format!("\"{whole}\""), true),
+        ("\"$S\"", format!("\"{whole}.123456\""), false),
+        ("$E $D", format!("{} {}", "0a".repeat(8), "0b".repeat(20)), true),
+        ("$E", "0a".repeat(20), false),
+        ("$D", "0a".repeat(8), false),
+        ("\"x_$H\"", "\"x_0012abcd\"".to_owned(), true),
+        ("\"x_$H\"", "\"x_0012abc\"".to_owned(), false),
+        ("\"x_$H\"", "\"x_0012ABCD\"".to_owned(), false),
+        ("\"x_$H\"", "\"x_00000000\"".to_owned(), false),
+        ("\"$U\"", "\"0f0e-1\"".to_owned(), false),
+        ("\"$U\"", "\"00000001-0002-4003-8004-000000000005\"".to_owned(), true),
         ("$T(a) $T(a)", format!("{utc} {utc}"), true),
         ("$T(a) $T(a)", format!("{whole}.000001+00:00 {whole}.000002+00:00"), false),
     ] {
@@ -189,6 +224,7 @@ impl Play<'_> {
 
     fn order(&mut self, order: &str, house: &House) {
         self.all_judged();
+        let order = &self.filled(order);
         let words: Vec<&str> = order.splitn(4, ' ').collect();
         match words[..] {
             ["connect", client, path] => {
@@ -198,6 +234,12 @@ impl Play<'_> {
                 Ok(_) => self.fail(format!("{path} was let in")),
                 Err(answer) => self.judge_next(answer),
             },
+            ["publish", room, kind, data] => {
+                let answer = crate::workflows::publish(house.address, room, kind, data);
+                if answer.status != 201 {
+                    self.fail(format!("it was not published: {answer:?}"));
+                }
+            }
             ["http", method, path] => self.judge_next(house.http(method, path, "")),
             ["http", method, path, body] => self.judge_next(house.http(method, path, body)),
             _ => self.fail(format!("no such order: {order}")),
@@ -257,8 +299,15 @@ impl Play<'_> {
         }
     }
 
+    /// With what a mark has stood for, wherever it stands again.
+    fn filled(&self, text: &str) -> String {
+        let marks = MARKS.iter().flat_map(|mark| self.bound.iter().map(move |(name, value)| (mark, name, value)));
+        marks.fold(text.to_owned(), |text, (mark, name, value)| text.replace(&format!("{mark}({name})"), value))
+    }
+
     /// Returns whether the client is done.
     fn say(&self, socket: &mut Client, what: &str) -> bool {
+        let what = &*self.filled(what);
         match what.split_once(' ').unwrap_or((what, "")) {
             ("", text) => socket.say(text),
             ("binary", hex) => socket.send(Message::binary(self.bytes(hex))),
@@ -306,15 +355,21 @@ impl Play<'_> {
     }
 }
 
+/// What stands for a text that the server makes.
+const MARKS: [&str; 9] = ["$T", "$Z", "$L", "$N", "$S", "$H", "$U", "$E", "$D"];
+
 /// Is `actual` what `expected` says, byte for byte but for the placeholders?
 fn matches(expected: &str, actual: &str, bound: &mut BTreeMap<String, String>) -> Result<(), String> {
     let (mut expected, mut actual) = (expected, actual);
-    while let Some(at) = ["$T", "$Z", "$L"].iter().filter_map(|mark| expected.find(mark)).min() {
+    while let Some(at) = MARKS.iter().filter_map(|mark| expected.find(mark)).min() {
         let (before, rest) = expected.split_at(at);
         actual = actual.strip_prefix(before).ok_or_else(|| format!("differs in or after `{before}`"))?;
         let (kind, rest) = rest.split_at(2);
         let stamp = actual.split_at(actual.find(['"', ' ']).unwrap_or(actual.len())).0;
-        check_stamp(kind, stamp)?;
+        match kind {
+            "$H" | "$U" | "$E" | "$D" => check_id(kind, stamp)?,
+            _ => check_stamp(kind, stamp)?,
+        }
         actual = &actual[stamp.len()..];
         expected = rest;
         if let Some((name, rest)) = rest.strip_prefix('(').and_then(|rest| rest.split_once(')')) {
@@ -326,6 +381,24 @@ fn matches(expected: &str, actual: &str, bound: &mut BTreeMap<String, String>) -
         }
     }
     if expected == actual { Ok(()) } else { Err(format!("differs in or after `{expected}`")) }
+}
+
+/// An id that the server makes: its exact form, and not all of it zero.
+fn check_id(kind: &str, id: &str) -> Result<(), String> {
+    let groups: &[usize] = match kind {
+        "$U" => &[8, 4, 4, 4, 12],
+        "$E" => &[16],
+        "$D" => &[40],
+        _ => &[8],
+    };
+    let parts: Vec<&str> = id.split('-').collect();
+    let is_hex = |part: &&str| part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    let fits = parts.iter().map(|part| part.len()).eq(groups.iter().copied()) && parts.iter().all(is_hex);
+    if fits && id.bytes().any(|byte| (b'1'..=b'f').contains(&byte)) {
+        Ok(())
+    } else {
+        Err(format!("`{id}` is no {kind}"))
+    }
 }
 
 /// One of the timestamps of the originals: its exact form, and a time that is now.
@@ -340,6 +413,9 @@ fn check_stamp(kind: &str, stamp: &str) -> Result<(), String> {
     let fraction = civil.split_once('.').map(|(_, fraction)| fraction);
     if fraction.is_some_and(|fraction| fraction.len() != 6 || fraction == "000000") {
         return wrong("its fraction");
+    }
+    if kind == "$S" && fraction.is_some() {
+        return wrong("it is in whole seconds");
     }
     if civil.len() != if fraction.is_some() { 26 } else { 19 } || civil.get(10..11) != Some("T") {
         return wrong("its length");

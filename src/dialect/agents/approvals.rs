@@ -154,7 +154,7 @@ pub fn request_as(
         return Ok(Err(Refusal::NoSuchRoom));
     };
     let id = match wanted.id.as_deref().map(sessions::canonical) {
-        None => sessions::uuid(rows.random()),
+        None => sessions::uuid_at(rows.at(), rows.random()),
         Some(Some(id)) => id,
         Some(None) => return Ok(Err(Refusal::bad("bad_id", "an approval's id is a UUID"))),
     };
@@ -610,4 +610,309 @@ pub fn describe(approval: &Approval) -> Bytes {
         decided_by: decided.map(|decision| &*decision.by),
         decided_at: decided.map(|decision| time::zulu(decision.at)),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::super::testing::{AT, FIRST, ROOM, S, SECOND, asker, rows, running, user};
+    use super::*;
+    use crate::dialect::fake::Fake;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    const ID: &str = "0af0bd5c-0000-4000-8000-0000000000aa";
+
+    fn wanted() -> Wanted {
+        Wanted {
+            session: S.into(),
+            id: Some(ID.into()),
+            execution_id: None,
+            tool_name: "pay".into(),
+            tool_args: json!({"to": "x", "amount": 5}),
+            reason: Some("above the limit".into()),
+            amount: Some("5.00".into()),
+            currency: Some("USD".into()),
+            estimated_cost: Some(json!({"total": 1})),
+            expires_in: Some(Duration::from_secs(60)),
+        }
+    }
+
+    /// A running run whose request [`ID`] waits.
+    fn waiting() -> Fake {
+        let mut rows = running();
+        request(&wanted(), &asker("worker"), &mut rows).unwrap().unwrap();
+        rows
+    }
+
+    fn by(actor: &str, verdict: Verdict, rows: &mut Fake) -> Result<Decision, Undecided> {
+        decide(ID, None, &verdict, None, &asker(actor), None, rows).unwrap().map(|(_, decision)| decision)
+    }
+
+    #[test]
+    fn a_request_is_an_event_with_a_digest() {
+        let mut rows = running();
+        let made = request(&wanted(), &asker("worker"), &mut rows).unwrap().unwrap();
+        assert_eq!((made.seq, made.execution_id.as_deref(), made.decided.clone()), (Seq(1), Some(FIRST), None));
+        let text = format!(r#"["{S}","pay",{{"amount":5,"to":"x"}},"5.00","USD"]"#);
+        let digest: String = Sha1::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(made.digest, digest);
+        let expected = format!(
+            r#"approval_required {{"session_id":"{S}","execution_id":"{FIRST}","request_id":"{ID}","tool_name":"pay","tool_args":{{"amount":5,"to":"x"}},"reason":"above the limit","amount":"5.00","currency":"USD","estimated_cost":{{"total":1}},"digest":"{digest}","expires_at":"2025-12-25T00:06:37.123456Z"}}"#
+        );
+        assert_eq!(rows.told(ROOM), [expected]);
+        assert_eq!(find(ID, &mut rows).unwrap().as_ref(), Some(&made));
+        assert_eq!(find(&ID.to_uppercase(), &mut rows).unwrap(), Some(made));
+        assert!(rows.tasks.is_empty());
+    }
+
+    #[test]
+    fn what_the_digest_covers_changes_it() {
+        let digest_of = |change: fn(&mut Wanted)| {
+            let mut wanted = wanted();
+            change(&mut wanted);
+            digest(&wanted)
+        };
+        let plain = digest(&wanted());
+        assert_eq!(digest_of(|wanted| wanted.reason = None), plain);
+        let others = [
+            digest_of(|wanted| wanted.session = "other".into()),
+            digest_of(|wanted| wanted.tool_name = "payx".into()),
+            digest_of(|wanted| wanted.tool_args = json!({"to": "y", "amount": 5})),
+            digest_of(|wanted| wanted.amount = Some("5.0".into())),
+            digest_of(|wanted| wanted.amount = None),
+            digest_of(|wanted| wanted.currency = Some("EUR".into())),
+        ];
+        let all: std::collections::BTreeSet<&String> = others.iter().chain([&plain]).collect();
+        assert_eq!(all.len(), 7);
+    }
+
+    #[test]
+    fn asking_again_is_not_asking_twice() {
+        let mut rows = waiting();
+        let again = request(&wanted(), &asker("worker"), &mut rows).unwrap().unwrap();
+        assert_eq!((again.seq, rows.told(ROOM).len()), (Seq(1), 1));
+        by("ann", Verdict::Approve, &mut rows).unwrap();
+        let decided = request(&wanted(), &asker("worker"), &mut rows).unwrap().unwrap().decided.unwrap();
+        assert_eq!((decided.decision.as_str(), decided.by.as_str()), ("approved", "ann"));
+        let other = Wanted { amount: Some("500.00".into()), ..wanted() };
+        let outcome = request(&other, &asker("worker"), &mut rows).unwrap();
+        assert_eq!(outcome, Err(Refusal::bad("id_taken", "this id is of another request")));
+    }
+
+    #[test]
+    fn what_cannot_be_asked_is_refused() {
+        let code = |wanted: Wanted, who: Asker, rows: &mut Fake| match request(&wanted, &who, rows).unwrap() {
+            Ok(_) => "ok",
+            Err(Refusal::NoSuchRoom) => "no_such_room",
+            Err(Refusal::Bad { code, .. }) => code,
+            Err(_) => "conflict",
+        };
+        let mut rows = running();
+        let id = |id: &str| Some(id.to_owned());
+        for (wanted, expected) in [
+            (Wanted { session: "none".into(), ..wanted() }, "no_such_room"),
+            (Wanted { id: id("x"), ..wanted() }, "bad_id"),
+            (Wanted { tool_args: json!([]), ..wanted() }, "bad_data"),
+            (Wanted { execution_id: id("x"), ..wanted() }, "no_execution"),
+            (Wanted { execution_id: id(SECOND), ..wanted() }, "no_execution"),
+        ] {
+            assert_eq!(code(wanted, asker("worker"), &mut rows), expected);
+        }
+        super::super::testing::publish("complete", "{}", &mut rows).unwrap();
+        let named = Wanted { execution_id: id(FIRST), ..wanted() };
+        assert_eq!(code(named, asker("worker"), &mut rows), "execution_over");
+        assert_eq!(rows.told(ROOM).len(), 1);
+        for _ in 0..PENDING_MAX {
+            assert_eq!(code(Wanted { id: None, ..wanted() }, asker("worker"), &mut rows), "ok", "without a run");
+        }
+        assert_eq!(code(Wanted { id: None, ..wanted() }, asker("worker"), &mut rows), "too_many_pending");
+    }
+
+    #[test]
+    fn y7_y8_each_decision_is_an_event_a_task_and_one_value() {
+        let reason = Some("too much".to_owned());
+        for (verdict, kind, decision, edited, why) in [
+            (Verdict::Approve, "approved", "approved", "null", "null"),
+            (Verdict::Reject { reason: None }, "rejected", "rejected", "null", "null"),
+            (Verdict::Reject { reason }, "rejected", "rejected", "null", r#""too much""#),
+            (Verdict::Edit { args: json!({"to": "y"}) }, "edit_approved", "edited", r#"{"to":"y"}"#, "null"),
+            (Verdict::Cancel, "rejected", "cancelled", "null", "null"),
+            (Verdict::Expire, "rejected", "expired", "null", "null"),
+        ] {
+            let mut rows = waiting();
+            let decided = by("ann", verdict, &mut rows).unwrap();
+            assert_eq!((decided.decision.as_str(), decided.by.as_str(), decided.seq), (decision, "ann", Seq(2)));
+            let shown = if why == "null" { String::new() } else { format!(r#","reason":{why}"#) };
+            let event =
+                format!(r#"{kind} {{"request_id":"{ID}","decision":"{decision}","edited_args":{edited}{shown}}}"#);
+            assert_eq!(rows.told(ROOM)[1], event);
+            let task = format!(
+                r#"decision {{"request_id":"{ID}","execution_id":"{FIRST}","session_id":"{S}","decision":"{decision}","tool_name":"pay","tool_args":{{"amount":5,"to":"x"}},"edited_args":{edited},"reason":{why},"by":"ann","seq":2}}"#
+            );
+            assert_eq!(rows.given(), [task]);
+            let record = rows.record(Shelf::Approval, ID).unwrap().unwrap();
+            assert_eq!((record.state.as_str(), record.due), (decision, None));
+            assert_eq!(find(ID, &mut rows).unwrap().unwrap().decided, Some(decided));
+        }
+    }
+
+    #[test]
+    fn only_who_may_and_what_is_there_and_what_was_seen_is_decided() {
+        let mut rows = waiting();
+        let digest = find(ID, &mut rows).unwrap().unwrap().digest;
+        rows.records.iter_mut().filter(|record| record.shelf == Shelf::Session).for_each(|it| it.parent = "ann".into());
+        let mut tried = |id: &str, session: Option<&str>, seen: Option<&str>, who: Asker| match decide(
+            id,
+            session,
+            &Verdict::Approve,
+            seen,
+            &who,
+            None,
+            &mut rows,
+        )
+        .unwrap()
+        {
+            Ok(_) => "ok",
+            Err(Undecided::NoSuch) => "none",
+            Err(Undecided::Already(_)) => "already",
+            Err(Undecided::Stale(_)) => "stale",
+        };
+        for (id, session, seen, who, expected) in [
+            (SECOND, None, None, asker("ann"), "none"),
+            ("x", None, None, asker("ann"), "none"),
+            (ID, Some("other"), None, asker("ann"), "none"),
+            (ID, Some(S), None, user("bob"), "none"),
+            (ID, Some(S), Some("0"), asker("ann"), "stale"),
+            (ID, Some(S), Some(""), asker("ann"), "stale"),
+            (ID, Some(S), Some(&*digest), user("ann"), "ok"),
+            (ID, Some(S), Some("0"), asker("bob"), "already"),
+            (ID, Some(S), None, user("bob"), "none"),
+        ] {
+            assert_eq!(tried(id, session, seen, who.clone()), expected, "{id} {session:?} {seen:?} {who:?}");
+        }
+        assert_eq!(rows.tasks.len(), 1);
+    }
+
+    #[test]
+    fn g7_the_clock_decides_once() {
+        let mut rows = waiting();
+        due(&mut rows).unwrap();
+        assert_eq!(rows.told(ROOM).len(), 1, "not yet");
+        rows.at = Wall(AT.0 + 60_000_000);
+        due(&mut rows).unwrap();
+        due(&mut rows).unwrap();
+        let expired = format!(r#"rejected {{"request_id":"{ID}","decision":"expired","edited_args":null}}"#);
+        assert_eq!(rows.told(ROOM)[1..], [expired]);
+        assert_eq!((rows.log[ROOM][1].actor.as_ref(), rows.tasks.len()), ("server", 1));
+        let Err(Undecided::Already(first)) = by("ann", Verdict::Approve, &mut rows) else { panic!("decided twice") };
+        assert_eq!((first.decision.as_str(), first.by.as_str(), first.seq), ("expired", "server", Seq(2)));
+        assert_eq!(rows.next_due().unwrap(), None);
+    }
+
+    #[test]
+    fn l9_too_late_is_too_late_also_when_the_clock_is_set_back() {
+        let mut rows = waiting();
+        rows.at = Wall(AT.0 + 60_000_000);
+        let Err(Undecided::Already(first)) = by("ann", Verdict::Approve, &mut rows) else {
+            panic!("after the deadline")
+        };
+        assert_eq!((first.decision.as_str(), first.by.as_str()), ("expired", "server"));
+        assert_eq!((rows.told(ROOM).len(), rows.tasks.len()), (1, 0), "a refusal is no operation");
+        rows.at = AT;
+        assert_eq!(by("bob", Verdict::Approve, &mut rows), Err(Undecided::Already(first)));
+        due(&mut rows).unwrap();
+        due(&mut rows).unwrap();
+        assert_eq!((rows.told(ROOM).len(), rows.tasks.len()), (2, 1), "announced once");
+        let decided = find(ID, &mut rows).unwrap().unwrap().decided.unwrap();
+        assert_eq!((decided.decision.as_str(), decided.seq), ("expired", Seq(2)));
+    }
+
+    #[test]
+    fn others_things_that_are_due_are_let_be() {
+        let mut rows = rows();
+        let mut record = rows.records[0].clone();
+        record.due = Some(Wall(1));
+        rows.put_record(&record).unwrap();
+        due(&mut rows).unwrap();
+        assert_eq!(rows.records, [record]);
+    }
+
+    #[test]
+    fn a_listing_holds_what_the_asker_may_decide() {
+        let mut rows = waiting();
+        request(&Wanted { id: Some(SECOND.into()), ..wanted() }, &asker("worker"), &mut rows).unwrap().unwrap();
+        let mut listed = |session, shown, who: Asker| {
+            let (some, total) = pending_for(session, shown, &who, &mut rows).unwrap();
+            (some.into_iter().map(|approval| approval.id).collect::<Vec<_>>(), total)
+        };
+        assert_eq!(listed(None, 9, asker("ann")), (vec![ID.into(), SECOND.into()], 2));
+        assert_eq!(listed(Some(S), 1, asker("ann")), (vec![ID.into()], 2));
+        assert_eq!(listed(Some("other"), 9, asker("ann")), (vec![], 0));
+        rows.records.iter_mut().filter(|record| record.shelf == Shelf::Session).for_each(|it| it.parent = "ann".into());
+        assert_eq!(pending_for(None, 9, &user("bob"), &mut rows).unwrap().1, 0);
+        assert_eq!(pending_for(None, 9, &user("ann"), &mut rows).unwrap().1, 2);
+        by("ann", Verdict::Approve, &mut rows).unwrap();
+        assert_eq!(pending_for(None, 9, &asker("ann"), &mut rows).unwrap().1, 1);
+    }
+
+    #[test]
+    fn a_description_says_who_when_and_what() {
+        let mut rows = waiting();
+        let said =
+            |rows: &mut Fake| serde_json::from_slice::<Value>(&describe(&find(ID, rows).unwrap().unwrap())).unwrap();
+        let before = said(&mut rows);
+        assert_eq!((&before["decision"], &before["decided_by"]), (&json!("pending"), &Value::Null));
+        assert_eq!(before["tool_args"], json!({"to": "x", "amount": 5}));
+        by("ann", Verdict::Approve, &mut rows).unwrap();
+        let after = said(&mut rows);
+        assert_eq!((&after["decision"], &after["decided_by"]), (&json!("approved"), &json!("ann")));
+        assert_eq!(after["decided_at"], "2025-12-25T00:05:37.123456Z");
+    }
+
+    proptest! {
+        /// Any number of deciders, the clock among them and jumping both ways: one decision, one event, one task; and
+        /// whoever was told of a decision was told of that one.
+        #[test]
+        fn g7_exactly_one_wins(steps in prop::collection::vec((0..7u8, -90..90i64), 1..30)) {
+            let mut rows = waiting();
+            let mut told: Vec<String> = Vec::new();
+            for (step, seconds) in steps {
+                rows.at = Wall(rows.at.0 + seconds * 1_000_000);
+                let verdict = match step {
+                    0 => Verdict::Approve,
+                    1 => Verdict::Reject { reason: None },
+                    2 => Verdict::Edit { args: json!({}) },
+                    3 => Verdict::Cancel,
+                    4 => {
+                        due(&mut rows).unwrap();
+                        continue;
+                    }
+                    5 => {
+                        super::super::testing::publish("complete", "{}", &mut rows).ok();
+                        continue;
+                    }
+                    _ => {
+                        request(&wanted(), &asker("worker"), &mut rows).unwrap().ok();
+                        continue;
+                    }
+                };
+                match by("someone", verdict, &mut rows) {
+                    Ok(decision) | Err(Undecided::Already(decision)) => told.push(decision.decision),
+                    Err(other) => prop_assert!(false, "{:?}", other),
+                }
+            }
+            rows.at = Wall(AT.0 + 3_600_000_000);
+            due(&mut rows).unwrap();
+            let decided = find(ID, &mut rows).unwrap().unwrap().decided.unwrap();
+            prop_assert!(told.iter().all(|word| *word == decided.decision), "{:?} {:?}", told, decided);
+            let events = rows.log[ROOM].iter().filter(|event| {
+                matches!(&*event.kind, "approved" | "rejected" | "edit_approved")
+            });
+            prop_assert_eq!(events.count(), 1);
+            prop_assert_eq!(rows.tasks.iter().filter(|task| task.kind == TaskKind::Decision).count(), 1);
+            prop_assert_eq!(rows.next_due().unwrap(), None);
+        }
+    }
 }

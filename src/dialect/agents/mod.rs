@@ -32,6 +32,8 @@ mod rest;
 mod runs;
 mod session;
 pub mod sessions;
+#[cfg(test)]
+mod testing;
 mod views;
 mod wire;
 mod writes;
@@ -105,4 +107,37 @@ fn append(
 ) -> Result<Seq, RowsError> {
     let draft = Draft { room: sessions::room_of(session), kind: kind.into(), body: Bytes::from(body) };
     rows.append(draft, &asker.actor, op, asker.origin)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::*;
+    use crate::clock::Wall;
+
+    #[test]
+    fn events_are_shown_in_the_original_s_envelope() {
+        let shown = |room: &str, kind: &'static str, body: &'static str| {
+            let event = Event {
+                seq: Seq(1),
+                kind: kind.into(),
+                actor: "a".into(),
+                op: None,
+                origin: 0,
+                body: Bytes::from_static(body.as_bytes()),
+                at: Wall(1_766_621_137_000_000),
+            };
+            encode(&RoomName::new(room), &event).map(|payload| String::from_utf8(payload).unwrap())
+        };
+        assert_eq!(
+            shown("session:a", "complete", r#"{"result":{"text":"fertig 😀","a":[1,2]},"success":true}"#).as_deref(),
+            Some(
+                r#"{"type": "complete", "data": {"result": {"text": "fertig \ud83d\ude00", "a": [1, 2]}, "success": true}, "timestamp": "2025-12-25T00:05:37"}"#
+            )
+        );
+        assert_eq!(shown("session:a", "session_created", "{}"), None, "no type of the contract's");
+        assert_eq!(shown("tickets", "complete", "{}"), None, "another dialect's room");
+        assert!(owns("session:x") && !owns("session") && !owns("doc:session:x"));
+    }
 }

@@ -217,3 +217,181 @@ impl Body {
         views::unprocessable(Fault { loc: vec!["body", name], msg, r#type })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::super::testing::{S, said};
+    use super::*;
+    use crate::dialect::Reply;
+    use crate::http::head;
+    use proptest::prelude::*;
+
+    fn asked(line: &str, body: &[u8]) -> Intent {
+        let text = format!("{line} HTTP/1.1\r\nHost: example.org:8000\r\n\r\n");
+        let (head, _) = head::parse(text.as_bytes()).unwrap().unwrap();
+        endpoint(&head, body)
+    }
+
+    /// One line for an intent.
+    fn told(line: &str, body: &str) -> String {
+        match asked(line, body.as_bytes()) {
+            Intent::Respond(response) => said(&Reply::Response(response)),
+            Intent::Read(read) => format!("{read:?}").replace("Agents(", "").replace(')', ""),
+            Intent::Write(write) => {
+                format!("{} {:?}", write.room, write.change).replace("Agents(", "").replace(')', "")
+            }
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn each_endpoint_asks_for_its_own() {
+        let p = |rest: &str| format!("/api/v1/{rest}");
+        let rest_none = "asked: Rest { session: None } }";
+        for (method, path, body, expected) in [
+            ("GET", p("approvals/pending"), "", "Pending { session: None }".to_owned()),
+            ("GET", p("approvals/pending?session_id=x%20y"), "", "Pending { session: Some(\"x y\" }".into()),
+            ("GET", p(&format!("approvals/{}", S.to_uppercase())), "", format!("Approval {{ id: \"{S}\" }}")),
+            (
+                "POST",
+                p(&format!("approvals/{S}/approve")),
+                "ignored",
+                format!("session: Decide {{ request: \"{S}\", verdict: Approve, {rest_none}"),
+            ),
+            (
+                "POST",
+                p(&format!("approvals/{S}/reject")),
+                "",
+                format!("session: Decide {{ request: \"{S}\", verdict: Reject {{ reason: None }}, {rest_none}"),
+            ),
+            (
+                "POST",
+                p(&format!("approvals/{S}/reject")),
+                r#"{"reason":"no","x":1}"#,
+                format!("session: Decide {{ request: \"{S}\", verdict: Reject {{ reason: Some(\"no\" }}, {rest_none}"),
+            ),
+            (
+                "POST",
+                p(&format!("approvals/{S}/edit")),
+                r#"{"edited_args":{}}"#,
+                format!("session: Decide {{ request: \"{S}\", verdict: Edit {{ args: Object {{}} }}, {rest_none}"),
+            ),
+            (
+                "POST",
+                p("agent/execute"),
+                r#"{"command":"pay"}"#,
+                format!(
+                    "session: Execute {{ order: Order {{ command: \"pay\", plan: None, budget_limit_usd: None }}, {rest_none}"
+                ),
+            ),
+            (
+                "POST",
+                p("agent/execute"),
+                &format!(r#"{{"command":"pay","session_id":"{}","budget_limit_usd":5}}"#, S.to_uppercase()),
+                format!(
+                    "session:{S} Execute {{ order: Order {{ command: \"pay\", plan: None, budget_limit_usd: Some(Number(5 }}, asked: Rest {{ session: Some(\"{S}\" }} }}"
+                ),
+            ),
+            ("GET", p("agent/sessions"), "", "Sessions { offset: 0, limit: 100 }".into()),
+            ("GET", p("agent/sessions?offset=5&limit=1000"), "", "Sessions { offset: 5, limit: 1000 }".into()),
+            (
+                "POST",
+                p("agent/sessions"),
+                "",
+                "session: Create { new: New { id: None, owner: None, wallet_address: None, config: None } }".into(),
+            ),
+            ("GET", p("agent/sessions/test"), "", "Session { id: \"test\" }".into()),
+            ("DELETE", p(&format!("agent/sessions/{S}")), "", format!("session:{S} Delete {{ id: \"{S}\" }}")),
+        ] {
+            assert_eq!(told(&format!("{method} {path}"), body), expected, "{method} {path} {body}");
+        }
+    }
+
+    #[test]
+    fn bad_requests_are_told_in_the_framework_s_shape() {
+        let p = |rest: &str| format!("/api/v1/{rest}");
+        let body = |field: &str, msg: &str, kind: &str| {
+            let place = if field.is_empty() { String::new() } else { format!(r#","{field}""#) };
+            format!(r#"422 {{"detail":[{{"loc":["body"{place}],"msg":"{msg}","type":"{kind}"}}]}}"#)
+        };
+        let no_session = r#"404 {"error":"404: Session not found","detail":"Session not found"}"#;
+        let edit = p(&format!("approvals/{S}/edit"));
+        let deep = format!(r#"{{"edited_args":{{"a":{}{}}}}}"#, "[".repeat(40), "]".repeat(40));
+        for (method, path, sent, expected) in [
+            ("POST", edit.clone(), "", body("", "Field required", "missing")),
+            ("POST", edit.clone(), "{", body("", "JSON decode error", "json_invalid")),
+            ("POST", edit.clone(), &deep, body("", "JSON decode error", "json_invalid")),
+            ("POST", edit.clone(), "{}", body("edited_args", "Field required", "missing")),
+            ("POST", edit.clone(), r#"{"edited_args":[]}"#, body("edited_args", "Input should be a valid dictionary", "dict_type")),
+            (
+                "POST",
+                p(&format!("approvals/{S}/reject")),
+                r#"{"reason":1}"#,
+                body("reason", "Input should be a valid string", "string_type"),
+            ),
+            ("POST", p("agent/execute"), "{}", body("command", "Field required", "missing")),
+            (
+                "POST",
+                p("agent/execute"),
+                r#"{"command":"x","budget_limit_usd":"5"}"#,
+                body("budget_limit_usd", "Input should be a valid number", "float_type"),
+            ),
+            ("POST", p("agent/execute"), r#"{"command":"x","session_id":"a b"}"#, no_session.into()),
+            ("POST", p("agent/sessions"), r#"{"id":"test"}"#, body("id", "Input should be a valid UUID", "uuid_parsing")),
+            (
+                "GET",
+                p("approvals/x"),
+                "",
+                r#"422 {"detail":[{"loc":["path","request_id"],"msg":"Input should be a valid UUID","type":"uuid_parsing"}]}"#
+                    .into(),
+            ),
+            (
+                "GET",
+                p("agent/sessions?limit=1001"),
+                "",
+                r#"422 {"detail":[{"loc":["query","limit"],"msg":"Input should be a whole number within its bounds","type":"int_parsing"}]}"#
+                    .into(),
+            ),
+            ("GET", p("agent/sessions/a%20b"), "", no_session.into()),
+            ("GET", p("approvals/"), "", r#"404 {"detail":"Not Found"}"#.into()),
+            ("POST", p(&format!("approvals/{S}/undo")), "", r#"404 {"detail":"Not Found"}"#.into()),
+            ("GET", p("agent/execute"), "", r#"405 {"detail":"Method Not Allowed"}"#.into()),
+            ("PUT", edit, "", r#"405 {"detail":"Method Not Allowed"}"#.into()),
+            ("POST", p("approvals/pending"), "", r#"405 {"detail":"Method Not Allowed"}"#.into()),
+            ("PATCH", p(&format!("agent/sessions/{S}")), "", r#"405 {"detail":"Method Not Allowed"}"#.into()),
+            ("OPTIONS", p("agent/sessions"), "", "204 ".into()),
+        ] {
+            assert_eq!(told(&format!("{method} {path}"), sent), expected, "{method} {path} {sent}");
+        }
+    }
+
+    #[test]
+    fn deciding_needs_the_right_to_approve() {
+        for (line, expected) in [
+            ("POST /api/v1/approvals/x/approve", Verb::Approve),
+            ("GET /api/v1/approvals/pending", Verb::Read),
+            ("POST /api/v1/agent/execute", Verb::Write),
+            ("DELETE /api/v1/agent/sessions/x", Verb::Write),
+        ] {
+            let text = format!("{line} HTTP/1.1\r\nHost: a\r\n\r\n");
+            let (head, _) = head::parse(text.as_bytes()).unwrap().unwrap();
+            let by_method = if head.method == Method::Get { Verb::Read } else { Verb::Write };
+            assert_eq!(needs(&head, by_method), ("session:*", expected), "{line}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_request_makes_it_panic(rest in "[a-z/%0-9-]{0,40}", body in ".{0,40}", method in 0..4usize) {
+            let method = ["GET", "POST", "DELETE", "PUT"][method];
+            for root in ["/api/v1/approvals/", "/api/v1/agent/sessions/", "/api/v1/agent/"] {
+                let text = format!("{method} {root}{rest} HTTP/1.1\r\nHost: a\r\n\r\n");
+                if let Ok(Some((head, _))) = head::parse(text.as_bytes()) {
+                    let _ = endpoint(&head, body.as_bytes());
+                }
+            }
+        }
+    }
+}

@@ -87,7 +87,7 @@ pub fn begin(
         #[serde(skip_serializing_if = "Option::is_none")]
         budget_limit_usd: Option<&'a Number>,
     }
-    let id = sessions::uuid(rows.random());
+    let id = sessions::uuid_at(rows.at(), rows.random());
     let at = rows.at();
     let thinking = Thinking {
         session_id: &session.id,

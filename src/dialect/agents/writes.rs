@@ -27,12 +27,6 @@ pub enum Change {
         given: String,
         create: bool,
     },
-    /// A frame that needs nothing but the time.
-    Say {
-        kind: &'static str,
-        /// A JSON object as text.
-        data: String,
-    },
     Execute {
         order: Order,
         asked: Asked,
@@ -69,7 +63,7 @@ pub enum Asked {
 impl Change {
     pub fn verb(&self) -> Option<Verb> {
         match self {
-            Change::Enter { .. } | Change::Say { .. } => None,
+            Change::Enter { .. } => None,
             Change::Decide { .. } => Some(Verb::Approve),
             Change::Execute { .. } | Change::Cancel { .. } | Change::Create { .. } | Change::Delete { .. } => {
                 Some(Verb::Write)
@@ -82,7 +76,6 @@ impl Change {
         const LEAST: usize = 64;
         match self {
             Change::Execute { order, .. } => LEAST + order.command.len() + order.plan.as_ref().map_or(0, String::len),
-            Change::Say { data, .. } => LEAST + data.len(),
             // Of an edit's arguments nobody counts the bytes: a frame's bound is theirs.
             Change::Decide { verdict: Verdict::Edit { args }, .. } => LEAST + args.to_string().len(),
             Change::Create { new } => LEAST + new.config.as_ref().map_or(0, |config| config.to_string().len()),
@@ -94,7 +87,6 @@ impl Change {
 pub fn apply(change: &Change, asker: &Asker, rows: &mut dyn Transaction) -> Result<Applied, RowsError> {
     let reply = match change {
         Change::Enter { id, given, create } => enter(id, given, *create, asker, rows)?,
-        Change::Say { kind, data } => frame(wire::envelope(kind, data, Some(rows.at()))),
         Change::Execute { order, asked } => execute(order, asked, asker, rows)?,
         Change::Decide { request, verdict, asked } => decide(request, verdict, asked, asker, rows)?,
         Change::Cancel { session, execution } => cancel(session, execution, asker, rows)?,
@@ -124,8 +116,6 @@ pub fn failed(change: &Change, failure: Failure) -> Reply {
             | Change::Delete { .. },
             _,
         ) => respond(Response::reject(&reject)),
-        // It was to store nothing: nothing is unknown.
-        (Change::Say { .. }, Failure::Unknown) => Reply::Silence,
         (_, Failure::Unknown) => Reply::Close(reject),
         (_, Failure::Busy | Failure::Full | Failure::Broken | Failure::Forbidden) => {
             frame(wire::envelope("error", &wire::json(&wire::Error::of(&reject.detail)), None))
@@ -244,4 +234,250 @@ fn frame(payload: Vec<u8>) -> Reply {
 
 fn respond(response: Response) -> Reply {
     Reply::Response(Box::new(response))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::super::testing::{
+        AT, FIRST, ROOM, S, SECOND, apply, apply_as, asker, execute, publish, rows, running, said, user,
+    };
+    use super::*;
+    use crate::dialect::fake::Fake;
+    use serde_json::json;
+
+    const STAMP: &str = r#""timestamp": "2025-12-25T00:05:37.123456"}"#;
+
+    fn enter(id: &str, given: &str, create: bool, rows: &mut Fake) -> String {
+        apply(&Change::Enter { id: id.into(), given: given.into(), create }, rows)
+    }
+
+    fn decided(request: &str, verdict: Verdict, asked: Asked, rows: &mut Fake) -> String {
+        apply(&Change::Decide { request: request.into(), verdict, asked }, rows)
+    }
+
+    fn socket() -> Asked {
+        Asked::Socket { session: S.into() }
+    }
+
+    fn over_rest() -> Asked {
+        Asked::Rest { session: None }
+    }
+
+    /// A run that waits for the decision of [`SECOND`].
+    fn waiting() -> Fake {
+        let mut rows = running();
+        publish("approval_required", r#"{"tool_name":"pay"}"#, &mut rows).unwrap();
+        rows
+    }
+
+    #[test]
+    fn y13_y14_the_welcome_says_the_id_as_it_was_given() {
+        let given = S.to_uppercase();
+        let mut rows = running();
+        publish("thinking", "{}", &mut rows).unwrap();
+        assert_eq!(
+            enter(S, &given, false, &mut rows),
+            format!(
+                r#"{{"type": "connected", "data": {{"session_id": "{given}", "user_id": "ann"}}, {STAMP} [Start {{ room: {ROOM}, after: Seq(1), head: Seq(1) }}]"#
+            )
+        );
+        assert_eq!(enter("test", "test", false, &mut rows), "reject unknown_session Invalid session");
+        let made = enter("test", "test", true, &mut rows);
+        assert!(
+            made.starts_with(r#"{"type": "connected", "data": {"session_id": "test", "user_id": "ann"}, "#),
+            "{made}"
+        );
+        assert!(made.ends_with("[Start { room: session:test, after: Seq(1), head: Seq(1) }]"), "{made}");
+        enter("test", "test", true, &mut rows);
+        assert_eq!(rows.told("session:test").len(), 1, "made once");
+        apply(&Change::Delete { id: "test".into() }, &mut rows);
+        assert_eq!(enter("test", "test", true, &mut rows), "reject unknown_session Invalid session");
+    }
+
+    #[test]
+    fn an_execute_is_answered_by_its_event() {
+        let mut rows = rows();
+        let order = Order { command: "pay".into(), plan: Some(r#"[{"b":1,"a":2}]"#.into()), budget_limit_usd: None };
+        assert_eq!(apply(&Change::Execute { order, asked: socket() }, &mut rows), "Silence");
+        let thinking = format!(
+            r#"thinking {{"session_id":"{S}","command":"pay","timestamp":"2025-12-25T00:05:37","execution_id":"{FIRST}"}}"#
+        );
+        assert_eq!(rows.told(ROOM), [thinking]);
+        let task = format!(
+            r#"execute {{"execution_id":"{FIRST}","session_id":"{S}","command":"pay","plan":[{{"b":1,"a":2}}],"user_id":"ann"}}"#
+        );
+        assert_eq!(rows.given(), [task]);
+        apply(&Change::Delete { id: S.into() }, &mut rows);
+        let gone = format!(
+            r#"{{"type": "error", "data": {{"message": "404: Session not found", "session_id": "{S}"}}, {STAMP}"#
+        );
+        assert_eq!(execute("again", &mut rows), gone);
+    }
+
+    #[test]
+    fn y9_errors_of_decisions_are_the_texts_that_clients_know() {
+        let mut rows = waiting();
+        let none = "0af0bd5c-0000-4000-8000-0000000000ff";
+        let error = |message: &str, request: &str, more: &str| {
+            format!(
+                r#"{{"type": "error", "data": {{"message": "{message}", "request_id": "{request}"{more}}}, {STAMP}"#
+            )
+        };
+        let already = "404: Approval request not found or already processed";
+        let edit = || Verdict::Edit { args: json!({}) };
+        assert_eq!(decided(none, Verdict::Approve, socket(), &mut rows), error(already, none, ""));
+        assert_eq!(decided(none, Verdict::Reject { reason: None }, socket(), &mut rows), error(already, none, ""));
+        assert_eq!(decided(none, edit(), socket(), &mut rows), error("404: Approval request not found", none, ""));
+        let elsewhere = Asked::Socket { session: "other".into() };
+        assert_eq!(decided(SECOND, Verdict::Approve, elsewhere, &mut rows), error(already, SECOND, ""));
+        assert_eq!(decided(SECOND, edit(), socket(), &mut rows), "Silence");
+        let first = r#", "decision": "edited", "decided_by": "ann", "decided_at": "2025-12-25T00:05:37.123456Z""#;
+        for verdict in [Verdict::Approve, Verdict::Reject { reason: None }, edit()] {
+            assert_eq!(decided(SECOND, verdict, socket(), &mut rows), error(already, SECOND, first));
+        }
+        assert_eq!(rows.told(ROOM).len(), 2);
+    }
+
+    #[test]
+    fn y6_cancel_is_always_answered_and_stops_what_runs() {
+        let cancel = |execution: &str, rows: &mut Fake| {
+            apply(&Change::Cancel { session: S.into(), execution: execution.into() }, rows)
+        };
+        let reply = |execution: &str| {
+            format!(
+                r#"{{"type": "cancelled", "data": {{"execution_id": "{execution}", "session_id": "{S}", "message": "Cancellation request received"}}, {STAMP}"#
+            )
+        };
+        let mut rows = waiting();
+        rows.tasks.clear();
+        let unknown = "0AF0BD5C-0000-4000-8000-0000000000FF";
+        assert_eq!(cancel(unknown, &mut rows), reply(unknown));
+        assert_eq!((rows.told(ROOM).len(), rows.tasks.len()), (1, 0));
+        assert_eq!(cancel(FIRST, &mut rows), reply(FIRST));
+        let error = format!(
+            r#"error {{"message":"Execution cancelled","session_id":"{S}","execution_id":"{FIRST}","error_type":"cancelled"}}"#
+        );
+        assert_eq!(rows.told(ROOM)[2], error);
+        let given = rows.given();
+        assert!(given[0].starts_with("decision ") && given[0].contains(r#""decision":"cancelled""#), "{given:?}");
+        assert_eq!(given[1], format!(r#"cancel {{"execution_id":"{FIRST}","session_id":"{S}","by":"ann"}}"#));
+        assert_eq!(cancel(FIRST, &mut rows), reply(FIRST));
+        assert_eq!((rows.told(ROOM).len(), rows.tasks.len()), (3, 2), "cancelled once");
+    }
+
+    #[test]
+    fn rest_decides_the_same_rows() {
+        for (verdict, reply, kind) in [
+            (
+                Verdict::Approve,
+                r#""decision":"approved","message":"Request approved. Agent execution will resume.""#,
+                "approved",
+            ),
+            (
+                Verdict::Reject { reason: None },
+                r#""decision":"rejected","message":"Request rejected. Reason: No reason provided""#,
+                "rejected",
+            ),
+            (
+                Verdict::Reject { reason: Some("no".into()) },
+                r#""decision":"rejected","message":"Request rejected. Reason: no""#,
+                "rejected",
+            ),
+            (
+                Verdict::Edit { args: json!({"a": 1}) },
+                r#""decision":"edited","message":"Request edited and approved. Agent will resume with modified arguments.""#,
+                "edit_approved",
+            ),
+        ] {
+            let mut rows = waiting();
+            let expected = format!(r#"200 {{"request_id":"{SECOND}",{reply}}}"#);
+            assert_eq!(decided(SECOND, verdict, over_rest(), &mut rows), expected);
+            assert!(rows.told(ROOM)[1].starts_with(kind), "the sockets see it");
+        }
+        let mut rows = waiting();
+        decided(SECOND, Verdict::Approve, socket(), &mut rows);
+        assert_eq!(
+            decided(SECOND, Verdict::Reject { reason: None }, over_rest(), &mut rows),
+            r#"400 {"error":"400: Approval request already processed","detail":"Approval request already processed","decision":"approved","decided_by":"ann","decided_at":"2025-12-25T00:05:37.123456Z"}"#
+        );
+        assert_eq!(
+            decided(FIRST, Verdict::Approve, over_rest(), &mut rows),
+            r#"404 {"error":"404: Approval request not found","detail":"Approval request not found"}"#
+        );
+    }
+
+    #[test]
+    fn rest_makes_uses_and_deletes_sessions() {
+        let mut rows = Fake { at: AT, ..Fake::default() };
+        let order = |command: &str| Order { command: command.into(), ..Order::default() };
+        let limited = Order { budget_limit_usd: serde_json::from_str("2.5").unwrap(), ..order("pay") };
+        assert_eq!(
+            apply_as(&Change::Execute { order: limited, asked: over_rest() }, &user("ann"), &mut rows),
+            format!(
+                r#"200 {{"session_id":"{FIRST}","status":"queued","result":{{}},"total_cost_usd":0.0,"execution_id":"{SECOND}"}}"#
+            )
+        );
+        assert!(
+            rows.given()[0].ends_with(r#""plan":null,"user_id":"ann","budget_limit_usd":2.5}"#),
+            "{:?}",
+            rows.given()
+        );
+        let again = Change::Execute { order: order("x"), asked: Asked::Rest { session: Some(FIRST.into()) } };
+        let missing = r#"404 {"error":"404: Session not found","detail":"Session not found"}"#;
+        assert_eq!(apply_as(&again, &user("bob"), &mut rows), missing);
+        assert!(apply_as(&again, &user("ann"), &mut rows).starts_with("200 "));
+        let new = New { id: Some(S.into()), wallet_address: Some("0x1".into()), ..New::default() };
+        assert_eq!(
+            apply_as(&Change::Create { new: new.clone() }, &user("ann"), &mut rows),
+            format!(
+                r#"201 {{"id":"{S}","user_id":"ann","wallet_address":"0x1","config":null,"created_at":"2025-12-25T00:05:37.123456","last_active":"2025-12-25T00:05:37.123456","status":"active"}}"#
+            )
+        );
+        assert_eq!(apply_as(&Change::Create { new }, &user("bob"), &mut rows), missing);
+        let delete = Change::Delete { id: S.into() };
+        assert_eq!(apply_as(&delete, &user("bob"), &mut rows), missing);
+        assert_eq!(
+            apply_as(&delete, &user("ann"), &mut rows),
+            format!(r#"200 {{"message":"Session deleted successfully","session_id":"{S}"}}"#)
+        );
+        assert_eq!(apply_as(&delete, &user("ann"), &mut rows), missing);
+    }
+
+    #[test]
+    fn g3_only_what_is_certain_is_called_refused() {
+        let frame = r#"{"type": "error", "data": {"message": "writing is not granted; nothing was saved"}}"#;
+        let change = |asked| Change::Execute { order: Order::default(), asked };
+        for (change, failure, expected) in [
+            (change(socket()), Failure::Unknown, "close unknown"),
+            (change(socket()), Failure::Forbidden, frame),
+            (
+                Change::Enter { id: S.into(), given: S.into(), create: false },
+                Failure::Busy,
+                "reject store_busy the store is behind; nothing was saved",
+            ),
+        ] {
+            assert_eq!(said(&failed(&change, failure)), expected);
+        }
+        for change in [change(over_rest()), Change::Delete { id: S.into() }] {
+            assert!(said(&failed(&change, Failure::Unknown)).starts_with("504 "));
+        }
+    }
+
+    #[test]
+    fn rights_and_weights() {
+        let order = Order { command: "x".repeat(1000), ..Order::default() };
+        for (change, verb, weight) in [
+            (Change::Enter { id: S.into(), given: S.into(), create: true }, None, 64),
+            (Change::Execute { order, asked: socket() }, Some(Verb::Write), 1064),
+            (Change::Decide { request: S.into(), verdict: Verdict::Approve, asked: socket() }, Some(Verb::Approve), 64),
+            (Change::Cancel { session: S.into(), execution: S.into() }, Some(Verb::Write), 64),
+            (Change::Create { new: New::default() }, Some(Verb::Write), 64),
+            (Change::Delete { id: S.into() }, Some(Verb::Write), 64),
+        ] {
+            assert_eq!((change.verb(), change.weight()), (verb, weight), "{change:?}");
+        }
+        assert_eq!(asker("x").origin, 0);
+    }
 }

@@ -39,10 +39,6 @@ pub enum Way {
 const RETRY_MS: u32 = 1000;
 
 impl Asked {
-    pub fn socket() -> Asked {
-        Asked { via: Via::Socket, id: None }
-    }
-
     pub fn well(&self, way: Way, facts: Facts<'_>) -> Reply {
         let dup = way == Way::Replayed;
         match self.via {

@@ -75,3 +75,106 @@ fn read(line: &[u8], key: &ApiKey) -> (Option<Arc<str>>, Result<Publishing, Faul
 fn place() -> RoomName {
     RoomName::new("batch")
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::super::testing::{asker, key, text, told};
+    use super::*;
+    use crate::dialect::fake::Fake;
+    use crate::dialect::{Change, Env, Failure, Reply, apply, failed, lines};
+
+    fn stream(body: &[u8], rights: &[&str]) -> Vec<Write> {
+        match endpoint(body, &key(rights)).unwrap() {
+            Intent::Stream(writes) => writes.into(),
+            other => panic!("{}", told(other)),
+        }
+    }
+
+    /// What the writer makes of a batch: each line for itself.
+    fn carried_out(write: &Write, rows: &mut Fake) -> String {
+        let Change::Batch(writes) = &write.change else { panic!("{write:?}") };
+        let replies = writes.iter().map(|write| apply(write, &asker(), rows, &Env::default()).unwrap().reply);
+        match lines(replies.collect::<Vec<_>>().into_iter()) {
+            Reply::Lines(lines) => text(&lines),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_line_has_its_result_in_its_place() {
+        let body = [
+            r#"{"room":"game:1","type":"move","data":{"x":1},"id":"a"}"#,
+            "",
+            "nonsense\r",
+            r#"{"room":"secret","type":"move","data":{},"id":"b"}"#,
+            r#"{"room":"game:1","type":"move","data":{},"if_rev":7}"#,
+            r#" {"room":"game:1","type":"move","data":{"x":2}} "#,
+        ]
+        .join("\n");
+        let writes = stream(body.as_bytes(), &["publish:game:*"]);
+        assert_eq!(writes.len(), 1);
+        let mut rows = Fake::default();
+        assert_eq!(
+            carried_out(&writes[0], &mut rows),
+            [
+                r#"{"line":1,"room":"game:1","epoch":"0000000000000007","seq":1,"id":"a"}"#,
+                r#"{"line":3,"error":{"code":"bad_message","detail":"a message is a JSON object of at most 32 levels"}}"#,
+                r#"{"line":4,"id":"b","error":{"code":"forbidden","detail":"this key may not publish in this room"}}"#,
+                r#"{"line":5,"rev":0,"error":{"code":"conflict","detail":"the revision is another one"}}"#,
+                r#"{"line":6,"room":"game:1","epoch":"0000000000000007","seq":2}"#,
+                "",
+            ]
+            .join("\n")
+        );
+        assert_eq!(rows.told("game:1"), [r#"move {"x":1}"#, r#"move {"x":2}"#]);
+    }
+
+    #[test]
+    fn a_line_that_is_not_utf_8_spoils_only_itself() {
+        let writes = stream(b"\xff\n{\"room\":\"r\",\"type\":\"t\",\"data\":1}", &["*"]);
+        let answer = carried_out(&writes[0], &mut Fake::default());
+        assert!(answer.starts_with(r#"{"line":1,"error":{"code":"bad_message","detail":"the line is not UTF-8"}}"#));
+        assert!(answer.contains(r#"{"line":2,"room":"r""#), "{answer}");
+    }
+
+    #[test]
+    fn many_lines_are_several_transactions() {
+        let body = format!("{SHORTEST}\n").repeat(600);
+        let sizes: Vec<usize> = stream(body.as_bytes(), &["*"])
+            .iter()
+            .map(|write| match &write.change {
+                Change::Batch(writes) => writes.len(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(sizes, [256, 256, 88]);
+    }
+
+    #[test]
+    fn the_bounds_of_a_batch() {
+        let full = format!("{SHORTEST}\n").repeat(BODY_BYTES_MAX / (SHORTEST.len() + 1));
+        assert!(endpoint(full.as_bytes(), &key(&["*"])).is_ok(), "a body of good lines is never too many");
+        let fault = endpoint(&b"1\n".repeat(LINES_MAX + 1), &key(&["*"])).unwrap_err();
+        assert_eq!((fault.status, fault.code), (413, "too_many_lines"));
+        assert_eq!(told(endpoint(b"\n \r\n", &key(&["*"])).unwrap()), "200 x-ndjson");
+    }
+
+    #[test]
+    fn g3_a_batch_whose_commit_failed_says_of_each_line_what_is_known() {
+        let body = format!("{SHORTEST}\n{}", r#"{"room":"r","type":"t","data":1,"id":"x"}"#);
+        let writes = stream(body.as_bytes(), &["*"]);
+        let Reply::Lines(answer) = failed(&writes[0], Failure::Busy) else { panic!("lines are answered with lines") };
+        assert_eq!(
+            text(&answer),
+            [
+                r#"{"line":1,"error":{"code":"overloaded","detail":"the store is behind; nothing was saved"}}"#,
+                // It may be the resend of one that was stored.
+                r#"{"line":2,"id":"x","error":{"code":"unknown","detail":"the store did not say whether this was saved"}}"#,
+                "",
+            ]
+            .join("\n")
+        );
+    }
+}

@@ -76,8 +76,17 @@ impl From<&Refusal> for Fault {
         match refusal {
             Refusal::NoSuchRoom => Fault::no_such_room(),
             Refusal::Conflict { .. } => Fault::new(409, CONFLICT, "the revision is another one"),
-            Refusal::Bad { code, detail } => Fault::new(409, code, detail.clone()),
+            Refusal::Bad { code, detail } => Fault::new(status_of(code), code, detail.clone()),
         }
+    }
+}
+
+/// The dialects name their reasons alike: `bad_…` is about what was sent, the others about what is there.
+fn status_of(code: &str) -> u16 {
+    match code {
+        "id_taken" => 422,
+        code if code.starts_with("bad_") => 400,
+        _ => 409,
     }
 }
 
@@ -92,5 +101,25 @@ pub fn title(status: u16) -> &'static str {
         413 => "Content Too Large",
         422 => "Unprocessable Content",
         _ => "Refused",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_s_status_says_whose_matter_it_is() {
+        for (refusal, status, code) in [
+            (Refusal::NoSuchRoom, 404, "no_such_room"),
+            (Refusal::Conflict { rev: 1, snapshot: None }, 409, "conflict"),
+            (Refusal::bad("bad_data", "x"), 400, "bad_data"),
+            (Refusal::bad("execution_over", "x"), 409, "execution_over"),
+            (Refusal::bad("id_taken", "x"), 422, "id_taken"),
+        ] {
+            let fault = Fault::from(&refusal);
+            assert_eq!((fault.status, fault.code), (status, code));
+            assert_ne!(title(status), "Refused");
+        }
     }
 }

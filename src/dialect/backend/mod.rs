@@ -103,11 +103,6 @@ pub fn failed(change: &Change, _write: &Write, failure: Failure) -> Reply {
     writes::failed(change, failure)
 }
 
-/// The reply to a socket's `take` that the store did not carry out: silence would leave it waiting for ever.
-pub fn take_failed(failure: Failure) -> Reply {
-    answers::Asked::socket().failed(failure, wire::Facts::default())
-}
-
 /// A task as a socket is given it: a payload.
 pub fn task(task: &Task) -> Vec<u8> {
     wire::task(task)

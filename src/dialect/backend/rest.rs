@@ -28,11 +28,6 @@ const WAIT_SECONDS_MAX: u64 = 60;
 const PAGE_DEFAULT: u64 = 100;
 const _: () = assert!(PAGE_EVENTS_MAX == 500, "a refusal below names the bound");
 
-/// Is there anything at this path? Malformed ids are: their endpoint says what is wrong with them.
-pub fn has(path: &str) -> bool {
-    !matches!(Endpoint::at(path), Ok(None))
-}
-
 pub fn endpoint(head: &Head<'_>, body: &[u8], key: &Arc<ApiKey>) -> Intent {
     match Endpoint::at(head.path) {
         Ok(Some(endpoint)) if endpoint.methods().contains(&head.method) => {
@@ -42,6 +37,11 @@ pub fn endpoint(head: &Head<'_>, body: &[u8], key: &Arc<ApiKey>) -> Intent {
         Ok(None) => refuse(&Fault::unknown_path()),
         Err(fault) => refuse(&fault),
     }
+}
+
+/// Is there anything at this path? Malformed ids are: their endpoint says what is wrong with them.
+pub fn has(path: &str) -> bool {
+    !matches!(Endpoint::at(path), Ok(None))
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -327,4 +327,257 @@ fn not_allowed(method: Method, allow: &'static str) -> Intent {
         _ => wire::problem(&Fault::new(405, "method", "this endpoint does not take this method"), &Facts::default()),
     };
     Intent::Respond(Box::new(response.with_header("Allow", allow)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::super::testing::{key, response, told};
+    use super::*;
+    use crate::http::head;
+    use proptest::prelude::*;
+
+    fn send(rights: &[&str], request: &str, body: &str) -> String {
+        let (line, headers) = request.split_once('\n').unwrap_or((request, ""));
+        let headers: String = headers.lines().map(|header| format!("{header}\r\n")).collect();
+        let text = format!("{line} HTTP/1.1\r\nHost: a\r\n{headers}Content-Length: {}\r\n\r\n", body.len());
+        let (head, _) = head::parse(text.as_bytes()).unwrap().unwrap();
+        told(endpoint(&head, body.as_bytes(), &key(rights)))
+    }
+
+    const PUBLISH: &str = r#"{"room":"r","type":"t","data":{}}"#;
+
+    #[test]
+    fn a_table_of_every_endpoint() {
+        let held = "Held { task: TaskId(17), fence: 5 }";
+        for (request, body, expected) in [
+            (
+                "POST /v1/publish",
+                PUBLISH,
+                r#"r None Publish { publish: Publish { room: r, kind: "t", data: b"{}", if_rev: None }, held: None }"#,
+            ),
+            ("GET /v1/tasks", "", "tasks None Desk(Poll { kinds: Tasks(255), max: 1, lease: 30s, wait: 0ns })"),
+            (
+                "GET /v1/tasks?kinds=execute,%20cancel&max=20&wait=60&lease_ms=1000",
+                "",
+                "tasks None Desk(Poll { kinds: Tasks(3), max: 20, lease: 1s, wait: 60s })",
+            ),
+            ("POST /v1/tasks/17/done", r#"{"fence":5}"#, &format!("tasks None Done({held})")),
+            (
+                "POST /v1/tasks/17/fail",
+                r#"{"fence":5,"retry_ms":0}"#,
+                &format!("tasks None Fail {{ held: {held}, retry: Some(0ns) }}"),
+            ),
+            ("POST /v1/tasks/17/renew", r#"{"fence":5}"#, &format!("tasks None Renew {{ held: {held}, lease: 30s }}")),
+            (
+                "POST /v1/sessions",
+                r#"{"user_id":"u","config":{"a":1}}"#,
+                r#"session: None Session(New { id: None, owner: Some("u"), wallet_address: None, config: Some(Object {"a": Number(1)}) })"#,
+            ),
+            ("GET /v1/sessions/t%20est", "", r#"Backend(Session { id: "t est" })"#),
+            (
+                "POST /v1/approvals",
+                r#"{"session":"test","tool_name":"pay"}"#,
+                r#"session:test None Approval(Wanted { session: "test", id: None, execution_id: None, tool_name: "pay", tool_args: Object {}, reason: None, amount: None, currency: None, estimated_cost: None, expires_in: None })"#,
+            ),
+            ("GET /v1/approvals/a1", "", r#"Backend(Approval { id: "a1" })"#),
+            (
+                "POST /v1/approvals/a1/decide",
+                r#"{"decision":"reject","reason":"no","by":"ann","seen":"d"}"#,
+                r#"approval:a1 None Decide(Decide { approval: "a1", verdict: Reject { reason: Some("no") }, seen: Some("d"), by: Some("ann") })"#,
+            ),
+            (
+                "GET /v1/rooms?prefix=doc:&after=doc%3Aa&limit=500",
+                "",
+                r#"Backend(Rooms { prefix: "doc:", after: "doc:a", limit: 500, key: ApiKey { name: "worker", rights: ["*"], .. } })"#,
+            ),
+            (
+                "GET /v1/rooms/doc:a/b%20c/events?after=7&limit=2",
+                "",
+                "Backend(Events { room: doc:a/b c, after: Seq(7), limit: 2 })",
+            ),
+            (
+                "GET /v1/rooms/r/events?after=18446744073709551615",
+                "",
+                "Backend(Events { room: r, after: Seq(9223372036854775807), limit: 100 })",
+            ),
+            ("GET /v1/connections", "", "census Backend(Connections)"),
+            ("POST /v1/connections/c0.4.1/close", "", r#"Evict { conn: c0.4.1, reason: "closed by a backend" }"#),
+            (
+                "POST /v1/connections/c0.4.1/close",
+                r#"{"reason":"too loud"}"#,
+                r#"Evict { conn: c0.4.1, reason: "too loud" }"#,
+            ),
+        ] {
+            assert_eq!(send(&["*"], request, body), expected, "{request} {body}");
+        }
+    }
+
+    fn problem(status: u16, title: &str, detail: &str, code: &str) -> String {
+        format!(
+            r#"{status} problem+json {{"type":"about:blank","title":"{title}","status":{status},"detail":"{detail}","code":"{code}"}}"#
+        )
+    }
+
+    #[test]
+    fn refusals_are_problem_documents() {
+        let bad = |detail: &str| problem(400, "Bad Request", detail, "bad_message");
+        for (request, body, expected) in [
+            ("POST /v1/publish", "", bad("a message is a JSON object of at most 32 levels")),
+            ("POST /v1/publish", "{", bad("the message is not JSON")),
+            ("POST /v1/publish", r#"{"room":"r"}"#, bad("type must be a string")),
+            ("POST /v1/tasks/17/done", "{}", bad("fence must be a whole number")),
+            (
+                "POST /v1/tasks/x/done",
+                r#"{"fence":5}"#,
+                problem(404, "Not Found", "there is no such task", "unknown_task"),
+            ),
+            ("GET /v1/tasks?wait=61", "", bad("wait must be a whole number from 0 to 60")),
+            ("GET /v1/tasks?wait=x", "", bad("wait must be a whole number from 0 to 60")),
+            ("GET /v1/tasks?max=0", "", bad("max must be a whole number from 1 to 1000")),
+            ("GET /v1/tasks?lease_ms=1", "", bad("lease_ms must be a whole number from 1000 to 3600000")),
+            ("GET /v1/rooms?limit=501", "", bad("limit must be a whole number from 1 to 500")),
+            ("GET /v1/rooms/r/events?after=-1", "", bad("after must be a whole number")),
+            ("POST /v1/sessions", r#"{"id":"seven"}"#, problem(400, "Bad Request", "id must be a UUID", "bad_id")),
+            (
+                "POST /v1/connections/c00.4.1/close",
+                "",
+                problem(404, "Not Found", "there is no such connection", "no_such_connection"),
+            ),
+            ("GET /v1/sessions/%ff", "", problem(400, "Bad Request", "the decoded path is not UTF-8", "target")),
+        ] {
+            assert_eq!(send(&["*"], request, body), expected, "{request} {body}");
+        }
+        let unknown = problem(404, "Not Found", "there is no such endpoint", "unknown_path");
+        for path in [
+            "/v1/",
+            "/v1/publish/",
+            "/v1/tasks/17",
+            "/v1/tasks/17/done/x",
+            "/v1/tasks/17/undo",
+            "/v1/rooms/r",
+            "/v1/rooms/events/",
+            "/v1/approvals/a/decide/b",
+            "/v1/sessions/a/b",
+            "/v1/connections/c0.4.1",
+            "/v1/x",
+        ] {
+            assert_eq!(send(&["*"], &format!("GET {path}"), ""), unknown, "{path}");
+        }
+    }
+
+    #[test]
+    fn another_method_is_told_which_one_it_would_be() {
+        for (path, allow) in [
+            ("/v1/publish", "POST"),
+            ("/v1/batch", "POST"),
+            ("/v1/tasks/1/done", "POST"),
+            ("/v1/sessions", "POST"),
+            ("/v1/approvals/a/decide", "POST"),
+            ("/v1/connections/c0.4.1/close", "POST"),
+            // A HEAD would take tasks and tell nobody of them.
+            ("/v1/tasks", "GET"),
+            ("/v1/rooms", "GET, HEAD"),
+            ("/v1/rooms/r/events", "GET, HEAD"),
+            ("/v1/connections", "GET, HEAD"),
+            ("/v1/sessions/a", "GET, HEAD"),
+            ("/v1/approvals/a", "GET, HEAD"),
+        ] {
+            for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "BREW"] {
+                let answer = send(&["*"], &format!("{method} {path}"), "{}");
+                let refused = answer.starts_with(&format!("405 problem+json Allow: {allow} {{"));
+                assert_eq!(refused, !allow.contains(method), "{method} {path} {answer}");
+            }
+            assert_eq!(send(&["*"], &format!("OPTIONS {path}"), ""), format!("204 Allow: {allow}"));
+        }
+    }
+
+    #[test]
+    fn each_endpoint_needs_its_right() {
+        for (request, body, right) in [
+            ("POST /v1/publish", PUBLISH, "publish:r"),
+            ("GET /v1/tasks", "", "tasks:chat"),
+            ("GET /v1/tasks?kinds=chat", "", "tasks:chat"),
+            ("POST /v1/tasks/17/done", r#"{"fence":5}"#, "tasks:chat"),
+            ("POST /v1/tasks/17/fail", r#"{"fence":5}"#, "tasks:chat"),
+            ("POST /v1/tasks/17/renew", r#"{"fence":5}"#, "tasks:chat"),
+            ("POST /v1/sessions", "{}", "sessions"),
+            ("GET /v1/sessions/a", "", "sessions"),
+            ("POST /v1/approvals", r#"{"session":"s","tool_name":"t"}"#, "approvals"),
+            ("GET /v1/approvals/a", "", "approvals"),
+            ("POST /v1/approvals/a/decide", r#"{"decision":"approve"}"#, "approvals"),
+            ("GET /v1/rooms", "", "read:x"),
+            ("GET /v1/rooms/r/events", "", "read:r"),
+            ("GET /v1/connections", "", "connections"),
+            ("POST /v1/connections/c0.4.1/close", "", "connections"),
+        ] {
+            assert!(!send(&[right], request, body).contains("problem"), "{request} with {right}");
+            let others: Vec<&str> = ["publish:r", "tasks:chat", "sessions", "approvals", "read:r", "connections"]
+                .into_iter()
+                .filter(|other| other.split(':').next() != right.split(':').next())
+                .collect();
+            let refused = send(&others, request, body);
+            assert!(refused.starts_with("403 problem+json "), "{request} without {right}: {refused}");
+        }
+    }
+
+    #[test]
+    fn g5_the_idempotency_key_is_the_id() {
+        let publish = |headers: &str, body: &str| send(&["*"], &format!("POST /v1/publish\n{headers}"), body);
+        let with_id = r#"{"room":"r","type":"t","data":{},"id":"k-1"}"#;
+        for (headers, body) in [
+            ("Idempotency-Key: k-1", PUBLISH),
+            ("idempotency-key: \"k-1\"", PUBLISH),
+            ("Idempotency-Key: k-1", with_id),
+            ("X: y", with_id),
+        ] {
+            let told = publish(headers, body);
+            assert!(told.starts_with(r#"r Some("k-1") Publish"#), "{headers} {told}");
+        }
+        let long = format!("Idempotency-Key: {}", "k".repeat(65));
+        for (headers, body, detail) in [
+            ("Idempotency-Key: k-2", with_id, "Idempotency-Key and id are not the same"),
+            ("Idempotency-Key: a\nIdempotency-Key: a", PUBLISH, "Idempotency-Key is there twice"),
+            ("Idempotency-Key: \"\"", PUBLISH, "id must be a string of 1 to 64 bytes"),
+            (&long, PUBLISH, "id must be a string of 1 to 64 bytes"),
+        ] {
+            assert_eq!(publish(headers, body), problem(400, "Bad Request", detail, "bad_id"), "{headers}");
+        }
+    }
+
+    #[test]
+    fn a_connection_has_one_spelling() {
+        let id = ConnId { reactor: 255, slot: (1 << 24) - 1, generation: u32::MAX };
+        assert_eq!(conn_id(&id.to_string()), Some(id));
+        for text in ["", "c", "c0.4", "0.4.1", "c0.4.1.2", "c256.4.1", "c0.16777216.1", "c0.+4.1", "c0.04.1", "c 0.4.1"]
+        {
+            assert_eq!(conn_id(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn whoever_has_a_connection_closed_hears_of_it() {
+        assert_eq!(response(&evicted(true)), r#"200 {"closed":true}"#);
+        let unknown = problem(404, "Not Found", "there is no such connection", "no_such_connection");
+        assert_eq!(response(&evicted(false)), unknown);
+    }
+
+    proptest! {
+        #[test]
+        fn no_request_makes_an_endpoint_panic(
+            path in "[a-z0-9/:%.]{0,30}",
+            query in "[a-z_=&%0-9-]{0,30}",
+            body in ".{0,60}",
+        ) {
+            for start in ["", "tasks/", "rooms/", "connections/", "approvals/", "sessions/"] {
+                for method in ["GET", "POST"] {
+                    let text = format!("{method} /v1/{start}{path}?{query} HTTP/1.1\r\nHost: a\r\n\r\n");
+                    if let Ok(Some((head, _))) = head::parse(text.as_bytes()) {
+                        let _ = endpoint(&head, body.as_bytes(), &key(&["*"]));
+                    }
+                }
+            }
+        }
+    }
 }

@@ -384,3 +384,79 @@ fn json(value: &impl Serialize) -> Bytes {
 pub fn raw(json: &[u8]) -> &RawValue {
     serde_json::from_slice(json).unwrap_or(RawValue::NULL)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::super::testing::{response, text, with_task};
+    use super::*;
+    use crate::model::TaskKind;
+
+    #[test]
+    fn a_task_as_a_socket_and_a_poll_are_given_it() {
+        let mut rows = with_task(TaskKind::Execute);
+        let one = std::mem::take(&mut rows.tasks);
+        let rest = concat!(
+            r#""task":"1","kind":"execute","room":"session:7","attempt":1,"fence":1,"#,
+            r#""at":"2025-05-13T01:59:00.123456Z","data":{"command":"pay"}}"#
+        );
+        assert_eq!(text(&task(&one[0])), format!(r#"{{"op":"task",{rest}"#));
+        assert_eq!(response(&tasks(&one)), format!(r#"200 Cache-Control: no-store {{"tasks":[{{{rest}]}}"#));
+        assert_eq!(response(&tasks(&[])), r#"200 Cache-Control: no-store {"tasks":[]}"#);
+    }
+
+    #[test]
+    fn a_session_without_an_owner_names_none() {
+        let mut record = Record {
+            shelf: crate::model::Shelf::Session,
+            id: "s".to_owned(),
+            parent: String::new(),
+            state: "active".to_owned(),
+            due: None,
+            created_at: crate::clock::Wall(0),
+            updated_at: crate::clock::Wall(0),
+            body: Bytes::from_static(b"{}"),
+        };
+        let shown = |record: &Record| text(&json(&Facts::of_session(record)));
+        assert_eq!(shown(&record), r#"{"session":"s","created_at":"1970-01-01T00:00:00Z","state":"active"}"#);
+        record.parent = "ann".to_owned();
+        assert!(shown(&record).contains(r#""user_id":"ann""#));
+    }
+
+    #[test]
+    fn an_approval_says_what_became_of_it() {
+        let mut approval = approvals::Approval {
+            id: "a".to_owned(),
+            session: "s".to_owned(),
+            execution_id: None,
+            tool_name: "pay".to_owned(),
+            tool_args: Value::Null,
+            digest: "d".to_owned(),
+            created_at: crate::clock::Wall(0),
+            expires_at: None,
+            seq: Seq(4),
+            decided: None,
+        };
+        let shown = |approval: &approvals::Approval| text(&said("ok", &Facts::of_approval(approval)));
+        assert_eq!(
+            shown(&approval),
+            r#"{"op":"ok","session":"s","request_id":"a","seq":4,"digest":"d","state":"pending"}"#
+        );
+        approval.decided = Some(approvals::Decision {
+            decision: "edited".to_owned(),
+            by: "ann".to_owned(),
+            at: crate::clock::Wall(0),
+            seq: Seq(5),
+            edited_args: Some(serde_json::json!({"n": 1})),
+            reason: None,
+        });
+        assert_eq!(
+            shown(&approval),
+            concat!(
+                r#"{"op":"ok","session":"s","request_id":"a","seq":4,"digest":"d","state":"edited","decision":"#,
+                r#"{"decision":"edited","by":"ann","at":"1970-01-01T00:00:00Z","seq":5,"edited_args":{"n":1}}}"#
+            )
+        );
+    }
+}

@@ -94,8 +94,8 @@ fn kept(room: &RoomName, rows: &mut dyn Rows) -> Result<Option<Kept>, RowsError>
         let state = documents::state(room, rows)?;
         return Ok(state.map(|(rev, snapshot)| Kept { rev: Some(rev), snapshot: Some(snapshot) }));
     }
-    if sessions::id_of_room(name).is_some() {
-        return Ok(Some(Kept { rev: None, snapshot: None }));
+    if let Some(id) = sessions::id_of_room(name) {
+        return Ok(Some(Kept { rev: None, snapshot: sessions::state(id, rows)? }));
     }
     let state = rows.state(name)?;
     Ok(Some(state.map_or_else(Kept::default, |state| Kept { rev: Some(state.rev), snapshot: Some(state.body) })))

@@ -3,7 +3,10 @@
 //! Blocking sockets and, where somebody types, one thread more: a client of one connection has no use for an event loop.
 //! It knows the server only from the wire, so that it can judge any server that speaks the same contract.
 
+mod connect;
+mod demo;
 mod expect;
+mod http;
 mod probe;
 mod report;
 mod target;
@@ -23,10 +26,15 @@ struct Arguments {
 enum Command {
     /// Connect to one socket, print what it says, say something, check the answers.
     Probe(Box<probe::Options>),
+    /// Play a backend, so that every dialect moves: an agent, a workflow, a coordinator, tickets, a document.
+    Demo(Box<demo::Options>),
 }
 
 fn main() -> ExitCode {
     // clap ends the process itself with 2 for bad usage and 0 for --help.
-    let Command::Probe(options) = Arguments::parse().command;
-    ExitCode::from(probe::run(&options) as u8)
+    let outcome = match Arguments::parse().command {
+        Command::Probe(options) => probe::run(&options),
+        Command::Demo(options) => demo::run(&options),
+    };
+    ExitCode::from(outcome as u8)
 }

@@ -108,7 +108,7 @@ fn sign(way: Way) -> char {
 }
 
 /// A server may send terminal escapes; they are shown, not obeyed.
-fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() && c != '\t' { c.escape_default().to_string() } else { c.to_string() })
         .collect()
