@@ -29,9 +29,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::auth::Principal;
 use crate::auth::rights::Rights;
 use crate::auth::token::LEEWAY_SECONDS;
+use crate::auth::{Credential, Principal};
 use crate::clock::{Mono, Wall};
 use crate::dialect::{Intent, Session, Write};
 use crate::http::{self, Head, Reason, Reject};
@@ -111,8 +111,10 @@ pub struct Open {
     metered: bool,
     /// When it was last told that the server lives, in the dialects that say so.
     beaten: Mono,
-    /// It was told that its credential runs out.
+    /// It was told that its credential runs out, or never is.
     warned: bool,
+    /// Its user is by a credential, not by default.
+    named: bool,
     /// Silence for this long ends it, in milliseconds; 0 for a connection that holds no leases.
     lease: u32,
 }
@@ -471,6 +473,7 @@ impl Connection {
     pub fn upgrade(&mut self, session: Session, principal: &Principal, verified: bool, metered: bool, now: Mono) {
         self.since = now;
         self.heard = now;
+        let warned = session.expiring(Duration::ZERO).is_none();
         self.phase = Phase::Open(Open {
             decoder: Decoder::default(),
             session,
@@ -482,7 +485,8 @@ impl Connection {
             begun: None,
             metered,
             beaten: now,
-            warned: false,
+            warned,
+            named: principal.via != Credential::None,
             lease: 0,
         });
     }
@@ -605,7 +609,8 @@ impl Connection {
                 let message = open.begun.map(|begun| (begun.after(limits.message_time), Lapse::Message));
                 let credential = open.expires.map(|expires| {
                     let left = Duration::from_secs(expires.saturating_sub(now.1.unix_seconds()).max(0) as u64);
-                    (now.0.after(left.min(CREDENTIAL_CHECK)), Lapse::Credential)
+                    let next = if open.warned { left } else { left.saturating_sub(EXPIRY_WARNING) };
+                    (now.0.after(next.min(CREDENTIAL_CHECK)), Lapse::Credential)
                 });
                 let all = [alive, answer, message, credential, slowed, beat, identity];
                 all.into_iter().flatten().min_by_key(|(at, _)| *at)
@@ -636,13 +641,14 @@ impl Connection {
     /// connection did until now, it did as one user.
     pub fn authenticate(&mut self, principal: &Principal) -> bool {
         let Phase::Open(open) = &mut self.phase else { return false };
-        if open.session.is_authenticated() && open.actor != principal.user {
+        if open.named && open.actor != principal.user {
             return false;
         }
+        open.named |= principal.via != Credential::None;
         open.actor = principal.user.clone();
         open.rights = principal.rights.clone();
         open.expires = principal.expires_at.map(|at| at.saturating_add(LEEWAY_SECONDS));
-        open.warned = false;
+        open.warned = open.session.expiring(Duration::ZERO).is_none();
         open.session.authenticated();
         true
     }

@@ -21,7 +21,7 @@ use crate::ws::{self, Close};
 const PRESENCE_PAUSE: Duration = Duration::from_millis(100);
 /// How far clients have seen a room is written down at most this often; what a killed server had not written down, they
 /// are shown again.
-const MARK_PAUSE: Duration = Duration::from_secs(1);
+const MARK_PAUSE: Duration = Duration::from_millis(100);
 /// What no room of a client's can be called: the room of those who watch another room's presence.
 const WATCHERS: &str = "presence ";
 
@@ -237,6 +237,14 @@ impl<P: Poller> Reactor<P> {
         }
     }
 
+    /// Before somebody asks what nobody has seen: what is known here stands before his question in the store's queue.
+    pub(super) fn mark_now(&mut self) {
+        if self.mark_at.take().is_some() {
+            self.mark();
+            self.pay_owed();
+        }
+    }
+
     fn mark(&mut self) {
         for name in std::mem::take(&mut self.to_mark) {
             let Some(room) = self.hub.find(&name).and_then(|key| self.hub.room_mut(key)) else { continue };
@@ -324,12 +332,31 @@ impl<P: Poller> Reactor<P> {
                 return;
             }
         };
+        let before = entry.conn.open().map(|open| open.actor.clone());
         if !entry.conn.authenticate(&principal) {
             self.close_with(id, Close::TOKEN_EXPIRED.because("the token is another user's"));
             return;
         }
+        self.rename(id, before);
         self.greet(id);
         self.leave_forbidden(id);
+    }
+
+    /// Somebody who was there by default is there by name now.
+    fn rename(&mut self, id: ConnId, before: Option<Arc<str>>) {
+        let Some(entry) = self.table.peek(id) else { return };
+        let (Some(open), Some(before)) = (entry.conn.open(), before) else { return };
+        if open.actor == before || !open.session.is_present() {
+            return;
+        }
+        for (key, member) in entry.memberships.as_slice() {
+            let Some(room) = self.hub.room(*key).filter(|room| !is_watchers(room.name())) else { continue };
+            if !room.is_joining(*member) {
+                self.wiring.presence.leave(room.name(), &before);
+                self.wiring.presence.enter(room.name(), &open.actor);
+            }
+        }
+        self.tell_presence();
     }
 
     /// Rooms that a fresh credential no longer grants are left, and it is said.

@@ -143,6 +143,9 @@ impl<P: Poller> Reactor<P> {
     /// between is delivered and what was committed before is in the snapshot.
     pub(super) fn enter(&mut self, id: ConnId, entrance: Entrance) {
         let Entrance { session, rooms, ask } = entrance;
+        if rooms.iter().any(dialect::keeps_marks) {
+            self.mark_now();
+        }
         let Some(entry) = self.table.touch(id) else { return };
         let Some(handshake) = entry.conn.asked_of_mut().and_then(|asked| asked.handshake.as_mut()) else { return };
         let rights = handshake.principal.rights.clone();

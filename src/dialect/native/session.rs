@@ -9,6 +9,7 @@ use super::writes::Change;
 use crate::dialect::publish::Publish;
 use crate::dialect::{self, Denial, Hello, Intent, Joining, Write};
 use crate::http::{Reason, Reject};
+use crate::ids::RoomName;
 
 /// One socket. Which rooms it is in is the reactor's to know.
 #[derive(Clone, Debug, PartialEq)]
@@ -95,7 +96,12 @@ pub fn on_binary() -> Intent {
 /// To somebody without the right, a room that is there looks like one that is not (PROMISES.md S5). A signal asks for
 /// nothing that could tell the two apart.
 pub fn denied(intent: &Intent, why: Denial) -> Bytes {
-    let about = About { id: None, room: intent.needs().map(|(room, _)| room.as_str()) };
+    // A room that is left because a fresh credential no longer grants it is named, too.
+    let room = match intent {
+        Intent::Leave { room, .. } => Some(room),
+        _ => intent.needs().map(|(room, _)| room),
+    };
+    let about = About { id: None, room: room.map(RoomName::as_str) };
     let (code, detail) = match (why, intent) {
         (Denial::TooManyRooms, _) => ("too_many_rooms", "you are in as many rooms as one connection may be in"),
         (Denial::Forbidden, Intent::Signal { .. }) => ("forbidden", "no such room, or not yours"),
@@ -113,7 +119,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ids::{ConnId, RoomName};
+    use crate::ids::ConnId;
 
     /// One line for an intent, to compare transcripts by.
     fn asked(session: &mut Session, text: &str) -> String {

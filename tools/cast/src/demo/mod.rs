@@ -25,7 +25,7 @@ use clap::Args;
 use serde_json::Value;
 use tungstenite::http::HeaderValue;
 
-use self::backend::{Backend, Order, Stage};
+use self::backend::{Backend, Director, Order};
 use self::pace::Pace;
 use crate::connect::{Failure, Outcome};
 use crate::http::Answer;
@@ -112,7 +112,7 @@ pub fn run(options: &Options) -> Outcome {
 fn once(plan: &Plan) -> Result<(), Failure> {
     let ((orders, taken), (ready, is_ready)) = (channel(), channel());
     std::thread::scope(|scope| {
-        let backend = scope.spawn(|| Backend::new(plan, Some(Stage { orders: taken, ready })).run());
+        let backend = scope.spawn(|| Backend::new(plan, Some(Director { orders: taken, ready })).run());
         let seen = users::play(plan, &orders, &is_ready);
         // It is gone already if it cannot be told.
         let _ = orders.send(Order::Stop);

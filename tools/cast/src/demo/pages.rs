@@ -15,6 +15,7 @@ use crate::http::Answer;
 
 /// Between two looks at sockets that had nothing to say.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
+const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub struct Pages<'p> {
@@ -88,6 +89,19 @@ impl<'p> Pages<'p> {
 
     pub fn heard(&self, page: PageId) -> &[Value] {
         self.pages.get(page.0).map(|page| &*page.heard).unwrap_or_default()
+    }
+
+    /// Closes them all as a browser does; the verdict stands whatever becomes of it.
+    pub fn leave(mut self) {
+        for page in &mut self.pages {
+            let _ = page.socket.close(None);
+        }
+        let begun = Instant::now();
+        while self.pages.iter().any(|page| page.closed.is_none()) && begun.elapsed() < LEAVE_WITHIN {
+            if !self.look() {
+                std::thread::sleep(LOOK_EVERY);
+            }
+        }
     }
 
     fn wait(

@@ -64,9 +64,16 @@ pub fn of(task: &Task, ticket: Option<&str>, pace: Pace) -> Vec<Beat> {
     script.beats
 }
 
+const SESSION_PREFIX: &str = "demo-";
+
 /// The session of a ticket's run.
 pub fn session_of(task: &Task) -> String {
-    format!("demo-{}", task.text("job_id"))
+    format!("{SESSION_PREFIX}{}", task.text("job_id"))
+}
+
+/// Is this the session of a ticket's run, in this demo or another one?
+pub fn is_session(session: &str) -> bool {
+    session.starts_with(SESSION_PREFIX)
 }
 
 /// The id of the one approval that a run asks for.
@@ -112,13 +119,15 @@ fn execute(task: &Task, script: &mut Script) {
             "result": {"offers": 3, "cheapest": "42.00 EUR", "seller": "Demo Outfitters"}}),
         "agent: has its offers",
     );
+    let id = approval_of(run);
     let approval = json!({
-        "op": "approval", "id": approval_of(run), "session": task.text("session_id"), "execution_id": run,
+        "op": "approval", "id": id, "session": task.text("session_id"), "execution_id": run,
         "tool_name": "make_payment", "tool_args": {"to": "Demo Outfitters", "amount": "42.00", "currency": "EUR"},
         "reason": "Money leaves the house: somebody should look at it.",
         "amount": "42.00", "currency": "EUR", "estimated_cost": "42.00 EUR", "expires_in": DECIDE_WITHIN.as_secs(),
     });
-    script.push(600, Step::Ask(approval), "agent: waits for a decision on make_payment, 42.00 EUR".to_owned());
+    let line = format!("agent: waits for a decision, such as POST /api/v1/approvals/{id}/approve");
+    script.push(600, Step::Ask(approval), line);
 }
 
 fn decision(task: &Task, script: &mut Script) {
