@@ -147,6 +147,12 @@ impl<P: Poller> Reactor<P> {
                 entry.conn.lease(*lease);
                 entry.takes = true;
             }
+            Change::Desk(Desk::Poll { wait, .. }) if entry.ended && !wait.is_zero() => {
+                // Its client ended the stream behind the request: nobody waits, and what it would be given would lie until
+                // its lease ran out.
+                self.hang_up(id, "the peer ended the stream");
+                return;
+            }
             Change::Desk(Desk::Poll { wait, .. }) => {
                 if let Some(asked) = entry.conn.asked_of_mut() {
                     asked.patience = *wait;
