@@ -906,13 +906,14 @@ fn g5_ten_thousand_operations_sent_again_and_again_are_ten_thousand_events() {
     let count = AtomicUsize::new(0);
     let mut house = serve(2, "");
     let mut restarts = 0;
-    loop {
+    let house = loop {
         let address = house.address;
         // Twice it is stopped in the middle of it all.
         let stop_at = (restarts < 2).then_some(sent * (restarts + 1) / 3);
         let (told, count) = (&told, &count);
         let rest: Mutex<Vec<(usize, Vec<usize>)>> = Mutex::new(Vec::new());
-        let next = std::thread::scope(|scope| {
+        let mut open = Some(house);
+        let remains = std::thread::scope(|scope| {
             let running: Vec<_> = left
                 .iter()
                 .enumerate()
@@ -924,38 +925,31 @@ fn g5_ten_thousand_operations_sent_again_and_again_are_ten_thousand_events() {
                     })
                 })
                 .collect();
-            let next = match stop_at {
+            match stop_at {
                 Some(stop_at) => {
                     while count.load(Ordering::Acquire) < stop_at && !running.iter().all(|lane| lane.is_finished()) {
                         std::thread::yield_now();
                     }
-                    Some(house.stop())
+                    open.take().map(House::stop)
                 }
                 None => {
-                    running.into_iter().for_each(|lane| {
+                    for lane in running {
                         lane.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-                    });
-                    return Err(house);
+                    }
+                    None
                 }
-            };
-            Ok(next)
+            }
         });
         left = vec![Vec::new(); LANES.len()];
-        for (lane, open) in rest.into_inner().unwrap() {
-            left[lane] = open;
+        for (lane, unanswered) in rest.into_inner().unwrap() {
+            left[lane] = unanswered;
         }
-        match next {
-            Ok(remains) => {
-                house = remains.unwrap().serve();
-                restarts += 1;
-                assert!(left.iter().any(|lane| !lane.is_empty()), "SEED={seed}: restart {restarts} came too late");
-            }
-            Err(last) => {
-                house = last;
-                break;
-            }
-        }
+        let Some(remains) = remains else { break open };
+        house = remains.serve();
+        restarts += 1;
+        assert!(left.iter().any(|lane| !lane.is_empty()), "SEED={seed}: restart {restarts} came too late");
     }
+    .expect("the last server was not stopped");
     assert!(left.iter().all(Vec::is_empty), "SEED={seed}: copies without an answer: {left:?}");
 
     // Every copy was told the same; at most one (none, where the stop took its answer away) was told to be the first.

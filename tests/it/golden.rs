@@ -23,7 +23,7 @@
 //! originals (microseconds, dropped when they are zero) and of this minute; `$T(a)` must be the same wherever it stands.
 //! `$N` is a naive UTC one; `$H` eight hex digits, `$U` a UUID, both in lower case: ids that the server makes.
 //! `$S` is a naive UTC one in whole seconds, `$E` an epoch, `$D` a digest. What a client or a request says may hold `$U(a)`
-//! and the like: the text that it stood for before.
+//! and the like: the text that it stood for before. `$C` is a connection's id, and `$V` the server's version.
 //! `$ROOT` is the directory of the files and `$NAME` its last part, in everything; `$HOST` the address.
 
 use std::collections::BTreeMap;
@@ -59,6 +59,8 @@ transcripts![
     agents_rest,
     agents_run,
     agents_sessions,
+    backend_http,
+    backend_socket,
     debug_sockets,
     echo,
     expand,
@@ -68,6 +70,11 @@ transcripts![
     life_cycle_on_sockets,
     malformed,
     named_operations,
+    native_auth,
+    native_documents,
+    native_nonsense,
+    native_resume,
+    native_rooms,
     refusals,
     rest_create,
     rest_delete,
@@ -136,6 +143,10 @@ fn a_transcript_that_does_not_hold_fails() {
         ("\"x_$H\"", "\"x_00000000\"".to_owned(), false),
         ("\"$U\"", "\"0f0e-1\"".to_owned(), false),
         ("\"$U\"", "\"00000001-0002-4003-8004-000000000005\"".to_owned(), true),
+        ("\"$C\"", "\"c0.1.2\"".to_owned(), true),
+        ("\"$C\"", "\"c0.1\"".to_owned(), false),
+        ("\"$C\"", "\"c0.01.2\"".to_owned(), false),
+        ("\"$C\"", "\"0.1.2\"".to_owned(), false),
         ("$T(a) $T(a)", format!("{utc} {utc}"), true),
         ("$T(a) $T(a)", format!("{whole}.000001+00:00 {whole}.000002+00:00"), false),
     ] {
@@ -172,6 +183,7 @@ fn play(name: &str, text: &str) {
     let mut kept = None;
     for (number, line) in lines {
         play.line = number;
+        let line = line.replace("$V", env!("CARGO_PKG_VERSION"));
         let line =
             line.replace("$ROOT", &root).replace("$NAME", root.rsplit('/').next().unwrap()).replace("$HOST", &host);
         if line.starts_with("= toml ") || line.starts_with("= file ") {
@@ -356,7 +368,7 @@ impl Play<'_> {
 }
 
 /// What stands for a text that the server makes.
-const MARKS: [&str; 9] = ["$T", "$Z", "$L", "$N", "$S", "$H", "$U", "$E", "$D"];
+const MARKS: [&str; 10] = ["$T", "$Z", "$L", "$N", "$S", "$H", "$U", "$E", "$D", "$C"];
 
 /// Is `actual` what `expected` says, byte for byte but for the placeholders?
 fn matches(expected: &str, actual: &str, bound: &mut BTreeMap<String, String>) -> Result<(), String> {
@@ -367,7 +379,7 @@ fn matches(expected: &str, actual: &str, bound: &mut BTreeMap<String, String>) -
         let (kind, rest) = rest.split_at(2);
         let stamp = actual.split_at(actual.find(['"', ' ']).unwrap_or(actual.len())).0;
         match kind {
-            "$H" | "$U" | "$E" | "$D" => check_id(kind, stamp)?,
+            "$H" | "$U" | "$E" | "$D" | "$C" => check_id(kind, stamp)?,
             _ => check_stamp(kind, stamp)?,
         }
         actual = &actual[stamp.len()..];
@@ -385,6 +397,12 @@ fn matches(expected: &str, actual: &str, bound: &mut BTreeMap<String, String>) -
 
 /// An id that the server makes: its exact form, and not all of it zero.
 fn check_id(kind: &str, id: &str) -> Result<(), String> {
+    if kind == "$C" {
+        let parts: Vec<&str> = id.strip_prefix('c').unwrap_or_default().split('.').collect();
+        let is_number = |part: &&str| part.parse::<u32>().is_ok_and(|number| number.to_string() == **part);
+        let holds = parts.len() == 3 && parts.iter().all(is_number);
+        return if holds { Ok(()) } else { Err(format!("`{id}` is no {kind}")) };
+    }
     let groups: &[usize] = match kind {
         "$U" => &[8, 4, 4, 4, 12],
         "$E" => &[16],

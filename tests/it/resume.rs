@@ -348,7 +348,8 @@ fn g6_readers_that_come_and_go_while_others_write_miss_nothing() {
         }
         (resumes, told)
     };
-    let mut parts: Vec<Box<dyn FnOnce() -> (usize, Vec<Value>) + Send + '_>> = Vec::new();
+    type Part<'p> = Box<dyn FnOnce() -> (usize, Vec<Value>) + Send + 'p>;
+    let mut parts: Vec<Part<'_>> = Vec::new();
     for reader in 0..4 {
         parts.push(Box::new(move || read(reader)));
     }

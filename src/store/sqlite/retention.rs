@@ -107,7 +107,7 @@ impl SqliteStore {
             return Ok(());
         }
         let mut statement = conn.prepare_cached(
-            "SELECT row_id FROM record INDEXED BY record_mark WHERE shelf = 7 ORDER BY updated_at, row_id LIMIT ?1",
+            "SELECT row_id FROM record INDEXED BY record_mark WHERE shelf + 0 = 7 ORDER BY updated_at, row_id LIMIT ?1",
         )?;
         let oldest = statement.query_map([surplus.min(TRIM_MARKS) as i64], |row| row.get(0))?;
         plan.marks = oldest.collect::<rusqlite::Result<_>>()?;

@@ -25,7 +25,9 @@ CREATE INDEX record_shelf ON record (shelf);
 CREATE INDEX record_parent ON record (shelf, parent);
 CREATE INDEX record_state ON record (shelf, state);
 CREATE INDEX record_due ON record (due) WHERE due IS NOT NULL;
-CREATE INDEX record_mark ON record (updated_at) WHERE shelf = 7;
+-- shelf + 0, and not shelf: SQLite would look whether the value bound in `shelf = ?` is the 7, and prepare every such
+-- statement again whenever another one is bound, which was a tenth of the writer's time.
+CREATE INDEX record_mark ON record (updated_at) WHERE shelf + 0 = 7;
 
 -- AUTOINCREMENT, because an id must not come again when the newest row was removed.
 CREATE TABLE task (

@@ -38,8 +38,11 @@ class Scene:
 
     def __init__(self, browser, nginx):
         self.browser, self.nginx_program = browser, nginx
-        self.tabs, self.down, self.checked = {}, [], {}
+        self.tabs, self.down, self.told = {}, [], {}
         self.session = str(uuid.uuid4())
+        self.runs, self.tickets = 0, 0  # begun so far; each is shown by two pages
+        self.has_begun, self.is_spoiled = False, False
+        self.backend = None
 
     async def set_up(self, page):
         self.page = page
@@ -104,10 +107,11 @@ class Scene:
         self.down.append((begun, time.monotonic()))
 
     def red(self):
-        """What the consoles show, but for what a server that was down explains."""
+        """What the consoles show since it was asked last, but for what a server that was down explains."""
         found = []
         for name, tab in self.tabs.items():
-            for complaint in tab.errors:
+            first, self.told[name] = self.told.get(name, 0), len(tab.errors)
+            for complaint in tab.errors[first:]:
                 was_down = any(begun <= complaint.at <= ended for begun, ended in self.down)
                 if not (was_down and complaint.is_of_network(self.port)):
                     found.append(f"{name}: {complaint}")
@@ -126,8 +130,10 @@ class Scene:
         equal(len(found), count, f"lines of {kind} of {name}: {found}")
         return found
 
-    async def execute(self, command, count):
-        """A run up to its approval: run number `count` of this session, of which both pages are shown everything."""
+    async def execute(self, command):
+        """A run up to its approval, of which both pages are shown everything."""
+        self.runs += 1
+        count = self.runs
         script = "document.querySelector('#command').value = command; document.querySelector('#execute').click()"
         await self["agents"](script, command=command)
         run = await self.backend.task("execute", command=command, session_id=self.session)
@@ -156,13 +162,14 @@ class Scene:
             equal((await self.lines(name, "thinking", 2 * count, "#events"))[-1], f"How to {command}?", "the thought")
         return execution, asked["request_id"]
 
-    async def complete(self, execution, request, count, decided=None):
+    async def complete(self, execution, request):
         """The rest of the run, once somebody has approved."""
+        count = self.runs
         await self.backend.task("decision", request_id=request, decision="approved", execution_id=execution)
         data = {"execution_id": execution, "success": True, "result": {}, "total_cost": "0.0 USD", "duration_ms": 7}
         await self.backend.publish(f"session:{self.session}", "complete", {**data, "tool_calls": 1})
         for name in ("agents", "agents 2"):
-            approved = (await self.lines(name, "approved", decided or count, "#events"))[-1]
+            approved = (await self.lines(name, "approved", count, "#events"))[-1]
             expect(approved.startswith(f"{request} approved"), f"{name} shows {approved!r}")
             complete = (await self.lines(name, "complete", count, "#events"))[-1]
             equal(complete, "true 0.0 USD 7 ms 1 calls", f"what {name} shows of the end")
@@ -171,15 +178,25 @@ class Scene:
     async def click(self, name, selector):
         await self[name](f"document.querySelector({json.dumps(selector)}).click()")
 
+    async def begin(self):
+        """The video page leaves `pending` for its episode."""
+        if not self.has_begun:
+            self.has_begun = True
+            await self.click("video", "#start")
+            tab, room = self["video"], f'"room":"workflow_{EPISODE}"'
+            await tab.until("the episode's welcome arrives", lambda: any(room in frame for frame in tab.frames))
+
     async def progress(self, **data):
         data = {"state": "running", "details": {}, **data}
         await self.backend.publish(f"workflow:{EPISODE}", "progress", data)
 
     async def close(self):
-        await self.backend.close()
         for tab in self.tabs.values():
             await tab.close()
         self.tabs = {}
+        if self.backend is not None:
+            await self.backend.close()
+        await asyncio.to_thread(self.server.kill)
 
 
 # --- the tests: one after the other on one scene ---
@@ -205,9 +222,7 @@ async def progress(scene):
     # Of nobody's episode: the page has none yet.
     await scene.backend.publish("workflow:pending", "progress", {"state": "running", "progress": 0.9, "stage": "video"})
     await tab.until("progress of `pending` arrives", lambda: any('"progress":0.9' in frame for frame in tab.frames))
-    await scene.click("video", "#start")
-    room = f'"room":"workflow_{EPISODE}"'
-    await tab.until("the episode's welcome arrives", lambda: any(room in frame for frame in tab.frames))
+    await scene.begin()
     topic = f"topic:episode.{EPISODE}.outline"
     await scene.backend.publish(topic, "progress", {"percentage": 0.1, "message": "by way of the topic", "details": {}})
     await tab.shows("10 % of the outline", PERCENT, percent="10%", stage="outline")
@@ -235,6 +250,10 @@ PERCENT = (
 
 
 async def control(scene):
+    await scene.begin()
+    # What nothing was ever said of is not there to be cancelled.
+    await scene.progress(progress=0.3, stage="outline", message="begins")
+    await scene["video"].shows("30 %", PERCENT, percent="30%", stage="outline")
     await scene["video"]("cancelWorkflow()")
     await scene.backend.task("control", action="cancel")
     said = f"Workflow {EPISODE} cancelled"
@@ -243,19 +262,12 @@ async def control(scene):
 
 async def monitor(scene):
     tab = scene["monitor"]
-    cards = [
-        {"id": name, "name": name, "status": "idle", "capabilities": ["a", "b"], "metrics": METRICS}
-        for name in ("writer", "painter")
-    ]
-    numbers = {"total_messages": 5, "registered_agents": 2, "active_workflows": 3, "queue_size": 1}
-    numbers |= {"completed_workflows": 12, "failed_workflows": 4}
-    await scene.backend.publish("coordinator", "coordinator_metrics", {**numbers, "metrics": {"agents": cards}})
-    await tab.shows("two cards", "document.querySelectorAll('.agent.idle').length === 2")
-    await monitored(scene)
+    await fill(scene)
     # Whoever speaks for itself changes its card, although the page listens to no agent; without a list of capabilities
     # the page would throw.
     await scene.backend.publish("agent:writer", "agent_status", {"status": "busy", "currentTask": "chapter 2"})
-    await tab.shows("a busy writer", "document.querySelector('.agent.busy[data-name=writer] .task')?.textContent === 'chapter 2'")
+    busy = "document.querySelector('.agent.busy[data-name=writer] .task')?.textContent === 'chapter 2'"
+    await tab.shows("a busy writer", busy)
     await scene.backend.publish("agent:editor", "agent_status", {"status": "error"})
     await tab.shows("a third card", "document.querySelector('.agent.error[data-name=editor]')")
     equal(await tab("return document.querySelectorAll('.agent').length"), 3, "cards")
@@ -264,24 +276,37 @@ async def monitor(scene):
 METRICS = {"tasks_completed": 7, "tasks_failed": 1, "avg_response_time": 0.8, "uptime": 99.9}
 
 
-async def monitored(scene):
-    """The numbers, and a card to its last line."""
+async def fill(scene):
+    cards = [
+        {"id": name, "name": name, "status": "idle", "capabilities": ["a", "b"], "metrics": METRICS}
+        for name in ("writer", "painter")
+    ]
+    numbers = {"total_messages": 5, "registered_agents": 2, "active_workflows": 3, "queue_size": 1}
+    numbers |= {"completed_workflows": 12, "failed_workflows": 4}
+    await scene.backend.publish("coordinator", "coordinator_metrics", {**numbers, "metrics": {"agents": cards}})
+    await filled(scene)
+
+
+async def filled(scene):
+    """Two cards, one of them to its last line, and the numbers."""
+    await scene["monitor"].shows("two cards", "document.querySelectorAll('.agent.idle').length === 2")
     shown = "['total_agents', 'active_workflows', 'completed_workflows', 'failed_workflows']"
     script = f"return {shown}.map(name => document.getElementById(name).textContent)"
     numbers = await scene["monitor"](script)
-    equal(numbers[1:], ["3", "12", "4"], "workflows that are active, completed and failed")
-    expect(numbers[0] in ("2", "3"), f"agents: {numbers[0]}")
+    equal(numbers, ["2", "3", "12", "4"], "agents, and workflows that are active, completed and failed")
     card = "return [...document.querySelectorAll('[data-name=painter] p')].map(line => line.textContent)"
     lines = await scene["monitor"](card)
     equal(lines[:4], ["○ painter", "a", "b", "7 done, 1 failed, 0.8 s, 99.9 %"], "the painter's card")
 
 
 async def ticket(scene):
-    await make_ticket(scene, "A door", 1)
+    await make_ticket(scene, "A door")
 
 
-async def make_ticket(scene, name, count):
-    """From the page's click to its completion: ticket number `count` of this scene."""
+async def make_ticket(scene, name):
+    """From the page's click to its completion."""
+    scene.tickets += 1
+    count = scene.tickets
     await scene.ask_page("tickets", name)
     task = await scene.backend.task("ticket", ticket_name=name)
     id, job = task["ticket_id"], task["job_id"]
@@ -311,7 +336,9 @@ async def make_ticket(scene, name, count):
 
 async def edit(scene):
     await edit_prompt(scene, "Typed [[part]] é 🚀.")
-    await scene["editor"]("const it = document.querySelector('#description'); it.value = 'New'; it.dispatchEvent(new Event('change'))")
+    await scene["editor"](
+        "const it = document.querySelector('#description'); it.value = 'New'; it.dispatchEvent(new Event('change'))"
+    )
     await scene["editor"].shows("that it is saved", "document.querySelector('#save-status').textContent.startsWith('Saved')")
     await scene["editor 2"].shows(
         "the other's metadata",
@@ -350,20 +377,20 @@ async def fragment(scene):
 
 
 async def approval(scene):
-    execution, request = await scene.execute("buy a hat", 1)
+    execution, request = await scene.execute("buy a hat")
     await scene.click("agents", f'[data-request="{request}"] .approve')
-    await scene.complete(execution, request, 1)
+    await scene.complete(execution, request)
 
 
 async def native_decision(scene):
-    execution, request = await scene.execute("buy a coat", 2)
+    execution, request = await scene.execute("buy a coat")
     await scene["native"].shows("the approval", "window.lastApproval?.request_id === request", request=request)
     await scene["native"](
         "say({op: 'decide', room: `session:${lastApproval.session_id}`, id: 'd1', approval: lastApproval.request_id,"
         " decision: 'approve', seen: lastApproval.digest})"
     )
     await scene["native"].shows("that it is decided", "document.querySelector('#answers .ok')")
-    await scene.complete(execution, request, 2)
+    await scene.complete(execution, request)
 
 
 async def native_sees_all(scene):
@@ -390,21 +417,28 @@ async def native_sees_all(scene):
 async def restart(scene, stop, number):
     """Every page comes back and goes on from where it was; a run waits for its decision over the restart."""
     chat = "return document.querySelectorAll('#chat li').length"
+    await scene.begin()
+    await scene.progress(progress=0.4, stage="characters", message=f"before {number}")
+    await scene["video"].shows("40 %", PERCENT, percent="40%", stage="characters")
     lines = await scene["video"](chat)
-    cards = await scene["monitor"]("return document.querySelectorAll('.agent').length")
-    execution, request = await scene.execute(f"buy shoes {number}", 2 + number)
+    # What a killed server had shown but not yet noted as seen, it shows again, and it notes ten times a second: the second
+    # that the editor takes before it saves is long enough for that.
+    await edit_prompt(scene, f"Before restart {number}.")
+    await fill(scene)
+    execution, request = await scene.execute(f"buy shoes {number}")
+    await scene["monitor"]("document.querySelectorAll('dd').forEach(number => number.textContent = '')")
     await scene["monitor"]("document.querySelector('#agents').replaceChildren()")
     await scene.restart(stop)
     # Shown again by itself, of what the store has.
-    await scene["monitor"].shows("its cards again", "document.querySelectorAll('.agent').length === cards", cards=cards)
+    await filled(scene)
     # Nothing that it has had is shown to it once more.
     await scene.progress(progress=0.5, stage="scenes", message=f"goes on {number}")
     await scene["video"].shows("50 %", PERCENT, percent="50%", stage="scenes")
     equal(await scene["video"](chat), lines + 1, "lines of the chat after the restart")
     await edit_prompt(scene, f"After restart {number}: [[part]].")
-    await make_ticket(scene, f"Door {number}", 1 + number)
+    await make_ticket(scene, f"Door {number}")
     await scene.click("agents", f'[data-request="{request}"] .approve')
-    await scene.complete(execution, request, 2 + number)
+    await scene.complete(execution, request)
     words = f"After restart {number}"
     condition = "[...document.querySelectorAll('#events li')].some(line => line.textContent.includes(words))"
     await scene["native"].shows(words, condition, words=words)
@@ -466,7 +500,7 @@ TESTS = {
 
 
 def tests():
-    """(name, test of the stage); a scene is set up by the first of its tests and taken down by the last."""
+    """(name, test of the stage). A scene is set up by the first of its tests, and anew after one that failed."""
     for way in ("directly", "through nginx"):
         for name, test in TESTS.items():
             yield f"pages {way}: {name}", lambda stage, way=way, test=test: on_scene(stage, way, test)
@@ -474,12 +508,15 @@ def tests():
 
 async def on_scene(stage, way, test):
     scene = stage.scenes.get(way)
-    if scene is None:
+    if scene is None or scene.is_spoiled:
+        if scene is not None:
+            await scene.close()
         scene = stage.scenes[way] = Scene(stage.browser, stage.nginx if way == "through nginx" else None)
+        # Until the test has passed.
+        scene.is_spoiled = True
         await scene.set_up(stage.page)
         await scene.connected()
+    scene.is_spoiled = True
     await test(scene)
     equal(scene.red(), [], "red lines in the consoles")
-    if test is noticed:
-        await scene.close()
-        scene.server.kill()
+    scene.is_spoiled = test is noticed  # which leaves no page

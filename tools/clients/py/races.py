@@ -173,7 +173,7 @@ class Clerk:
         status, body = await asyncio.wait_for(self.http.answer(), SOON)
         if status == 200:
             return None
-        equal((status, body["code"]), (409, "already_decided"), f"{self.user}: {body}")
+        equal((status, body.get("code")), (409, "already_decided"), f"{self.user}: {body}")
         return body["decision"]["decision"], body["decision"]["by"], body["decision"]["at"]
 
 
