@@ -37,7 +37,7 @@ impl Stream {
                 None => stream.more(),
             }
         };
-        assert!(stream.bytes.starts_with(b"HTTP/1.1 101 "), "{what}: {}", String::from_utf8_lossy(&stream.bytes));
+        assert!(stream.bytes.starts_with(b"HTTP/1.1 101 "), "{what}: {}", stream.bytes.escape_ascii());
         stream.bytes.drain(..end);
         stream
     }
@@ -59,9 +59,9 @@ impl Stream {
             }
         };
         match read {
-            Ok(0) => panic!("{}: the stream ended after {}", self.what, String::from_utf8_lossy(&self.bytes)),
+            Ok(0) => panic!("{}: the stream ended after {}", self.what, self.bytes.escape_ascii()),
             Ok(read) => self.bytes.extend_from_slice(&piece[..read]),
-            Err(error) => panic!("{}: {error} after {}", self.what, String::from_utf8_lossy(&self.bytes)),
+            Err(error) => panic!("{}: {error} after {}", self.what, self.bytes.escape_ascii()),
         }
     }
 
@@ -264,11 +264,7 @@ fn resume_at(address: SocketAddr, session: &[u8], cut: usize) {
         }
     };
     stream.hold(missed.len());
-    assert!(
-        stream.bytes == missed,
-        "cut at {cut}: not what was missed, but {}",
-        String::from_utf8_lossy(&stream.bytes)
-    );
+    assert!(stream.bytes == missed, "cut at {cut}: not what was missed, but {}", stream.bytes.escape_ascii());
     stream.bytes.clear();
     stream.say(&json!({"op": "ping"}));
     assert_eq!(stream.json(), json!({"op": "pong"}), "cut at {cut}: more came than was missed");

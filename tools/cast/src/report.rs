@@ -74,7 +74,7 @@ impl Report {
                 if let (Some(line), Value::Object(details)) = (line.as_object_mut(), details) {
                     line.extend(details);
                 }
-                println!("{line}");
+                put(&line.to_string());
             }
             Style::Text | Style::Quiet => eprintln!("cast: {what}"),
         }
@@ -82,13 +82,13 @@ impl Report {
 
     fn line(&self, sign: char, text: &str, object: impl FnOnce() -> Value) {
         match self.style {
-            Style::Text => println!("{:>10.1} ms {sign} {}", self.ms(), printable(text)),
+            Style::Text => put(&format!("{:>10.1} ms {sign} {}", self.ms(), printable(text))),
             Style::Json => {
                 let mut object = object();
                 if let Some(object) = object.as_object_mut() {
                     object.insert("ms".to_owned(), json!(self.ms()));
                 }
-                println!("{object}");
+                put(&object.to_string());
             }
             Style::Quiet => {}
         }
@@ -97,6 +97,14 @@ impl Report {
     /// To a tenth, which is what a terminal's own jitter allows.
     fn ms(&self) -> f64 {
         (self.begun.elapsed().as_secs_f64() * 10_000.0).round() / 10.0
+    }
+}
+
+/// A line on standard output. Whoever reads it through `head` ends us quietly.
+fn put(line: &str) {
+    use std::io::Write as _;
+    if writeln!(std::io::stdout(), "{line}").is_err() {
+        std::process::exit(0);
     }
 }
 

@@ -167,7 +167,10 @@ impl Plan {
 
     /// What to do about a refusal of a user.
     fn token_hint(&self, answer: &Answer) -> &'static str {
+        // A 403 may be about anything, such as a directory in which nobody may make prompts.
+        let about_rights = answer.status == 401 || answer.body["code"] == "forbidden";
         match (answer.status, &self.token) {
+            _ if !about_rights => "",
             (401 | 403, None) => " (the server wants users to show a token: give one with --token)",
             (401 | 403, Some(_)) => " (the server does not take this --token, or it does not grant enough)",
             _ => "",
