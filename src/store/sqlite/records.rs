@@ -54,22 +54,22 @@ impl Tables {
         match (parent, state) {
             (None, None) => self.collect(
                 "SELECT shelf, id, parent, state, due, created_at, updated_at, body FROM record
-                 WHERE shelf = ?1 ORDER BY row_id LIMIT ?2 OFFSET ?3",
+                 WHERE shelf = ?1 ORDER BY row_id LIMIT ?2 + 0 OFFSET ?3 + 0",
                 params![shelf, count, skip],
             ),
             (Some(parent), None) => self.collect(
                 "SELECT shelf, id, parent, state, due, created_at, updated_at, body FROM record
-                 WHERE shelf = ?1 AND parent = ?4 ORDER BY row_id LIMIT ?2 OFFSET ?3",
+                 WHERE shelf = ?1 AND parent = ?4 ORDER BY row_id LIMIT ?2 + 0 OFFSET ?3 + 0",
                 params![shelf, count, skip, parent],
             ),
             (None, Some(state)) => self.collect(
                 "SELECT shelf, id, parent, state, due, created_at, updated_at, body FROM record
-                 WHERE shelf = ?1 AND state = ?4 ORDER BY row_id LIMIT ?2 OFFSET ?3",
+                 WHERE shelf = ?1 AND state = ?4 ORDER BY row_id LIMIT ?2 + 0 OFFSET ?3 + 0",
                 params![shelf, count, skip, state],
             ),
             (Some(parent), Some(state)) => self.collect(
                 "SELECT shelf, id, parent, state, due, created_at, updated_at, body FROM record
-                 WHERE shelf = ?1 AND parent = ?4 AND +state = ?5 ORDER BY row_id LIMIT ?2 OFFSET ?3",
+                 WHERE shelf = ?1 AND parent = ?4 AND +state = ?5 ORDER BY row_id LIMIT ?2 + 0 OFFSET ?3 + 0",
                 params![shelf, count, skip, parent, state],
             ),
         }
@@ -100,7 +100,7 @@ impl Tables {
     pub(super) fn read_due(&self, by: Wall, count: usize) -> rusqlite::Result<Vec<Record>> {
         self.collect(
             "SELECT shelf, id, parent, state, due, created_at, updated_at, body FROM record
-             WHERE due <= ?1 ORDER BY due, row_id LIMIT ?2",
+             WHERE due <= ?1 ORDER BY due, row_id LIMIT ?2 + 0",
             params![by.0, number(count)],
         )
     }

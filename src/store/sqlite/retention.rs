@@ -58,7 +58,7 @@ impl SqliteStore {
         let mut page = Rotation::new(limits::TRIM_OPERATIONS);
         let mut statement = self.tables.conn.prepare_cached(
             "SELECT o.id, o.at, r.operations - o.number FROM operation o JOIN room r ON r.id = o.room
-             WHERE o.id > ?1 ORDER BY o.id LIMIT ?2",
+             WHERE o.id > ?1 ORDER BY o.id LIMIT ?2 + 0",
         )?;
         let mut found = statement.query(params![self.trim.operation, limits::TRIM_OPERATIONS as i64])?;
         while let Some(row) = found.next()? {
@@ -82,7 +82,7 @@ impl SqliteStore {
         let mut statement = self
             .tables
             .conn
-            .prepare_cached("SELECT id, created_at, done_at FROM task WHERE id > ?1 ORDER BY id LIMIT ?2")?;
+            .prepare_cached("SELECT id, created_at, done_at FROM task WHERE id > ?1 ORDER BY id LIMIT ?2 + 0")?;
         let mut found = statement.query(params![self.trim.task, TRIM_TASKS as i64])?;
         while let Some(row) = found.next()? {
             if row.get::<_, i64>(1)? >= cutoff {
@@ -107,7 +107,7 @@ impl SqliteStore {
             return Ok(());
         }
         let mut statement = conn.prepare_cached(
-            "SELECT row_id FROM record INDEXED BY record_mark WHERE shelf + 0 = 7 ORDER BY updated_at, row_id LIMIT ?1",
+            "SELECT row_id FROM record INDEXED BY record_mark WHERE shelf + 0 = 7 ORDER BY updated_at, row_id LIMIT ?1 + 0",
         )?;
         let oldest = statement.query_map([surplus.min(TRIM_MARKS) as i64], |row| row.get(0))?;
         plan.marks = oldest.collect::<rusqlite::Result<_>>()?;
@@ -124,7 +124,7 @@ impl SqliteStore {
             rooms.extend(statement.query_row([id], Candidate::read).optional()?);
         }
         let mut statement =
-            conn.prepare_cached("SELECT id, name, head_seq, floor_seq FROM room WHERE id > ?1 ORDER BY id LIMIT ?2")?;
+            conn.prepare_cached("SELECT id, name, head_seq, floor_seq FROM room WHERE id > ?1 ORDER BY id LIMIT ?2 + 0")?;
         let grown = rooms.len();
         for room in statement.query_map(params![self.trim.room, limits::TRIM_ROOMS as i64], Candidate::read)? {
             rooms.push(room?);
@@ -274,7 +274,7 @@ fn wanted_floor(conn: &Connection, room: &Candidate, keep: &Keep, now: Wall, bud
     if let Some(span) = keep.span {
         let cutoff = before(now, span);
         let mut statement = conn
-            .prepare_cached("SELECT place, at FROM event WHERE place > ?1 AND place <= ?2 ORDER BY place LIMIT ?3")?;
+            .prepare_cached("SELECT place, at FROM event WHERE place > ?1 AND place <= ?2 ORDER BY place LIMIT ?3 + 0")?;
         let range = params![place(room.id, room.floor)?, place(room.id, SEQ_MAX)?, budget as i64];
         let mut rows = statement.query(range)?;
         while let Some(row) = rows.next()? {

@@ -312,7 +312,7 @@ impl Tables {
         };
         let mut statement = self.conn.prepare_cached(
             "SELECT place, kind, actor, op, origin, at, body FROM event
-             WHERE place > ?1 AND place <= ?2 ORDER BY place LIMIT ?3",
+             WHERE place > ?1 AND place <= ?2 ORDER BY place LIMIT ?3 + 0",
         )?;
         let (first, last) = (place(head.id, after.0.min(SEQ_MAX))?, place(head.id, SEQ_MAX)?);
         let mut rows = statement.query(params![first, last, i64::try_from(count).unwrap_or(i64::MAX)])?;

@@ -22,7 +22,7 @@ impl Tables {
     /// `kind IN` would sort the whole backlog.
     pub(super) fn read_ready_tasks(&self, kinds: Tasks, now: Wall, count: usize) -> rusqlite::Result<Vec<Task>> {
         let mut statement = self.conn.prepare_cached(
-            "SELECT id FROM task WHERE done_at IS NULL AND kind = ?1 AND ready_at <= ?2 ORDER BY id LIMIT ?3",
+            "SELECT id FROM task WHERE done_at IS NULL AND kind = ?1 AND ready_at <= ?2 ORDER BY id LIMIT ?3 + 0",
         )?;
         let mut ids = Vec::new();
         for kind in kinds.iter() {
