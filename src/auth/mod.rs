@@ -57,6 +57,9 @@ pub enum UserClaim {
     Sub,
     /// For clients whose tokens have an account's name in `sub` and the user in `user_id`.
     UserId,
+    /// For clients of both kinds in the same rooms: the same token must name the same user to a page and natively, or one
+    /// token would be two users, each with the other's sessions in reach.
+    UserIdOrSub,
 }
 
 /// The rules of one dialect. The default lets nobody in.
@@ -294,6 +297,7 @@ fn identify(policy: &Policy, shown: &Shown<'_>, peer_is_trusted_proxy: bool, now
             UserClaim::Sub => claims.sub,
             // Not `sub` in its place: the two may name different people.
             UserClaim::UserId => claims.user_id.ok_or_else(|| reject(NO_USER_ID))?,
+            UserClaim::UserIdOrSub => claims.user_id.unwrap_or(claims.sub),
         };
         return Ok(Principal {
             user,
@@ -640,7 +644,7 @@ mod tests {
     fn another_dialects_claim_is_nobodys_business() {
         let minted = token_for("ann");
         let shown = Shown { cookie: Once::One(&minted), ..nothing() };
-        for user_claim in [UserClaim::Sub, UserClaim::UserId] {
+        for user_claim in [UserClaim::Sub, UserClaim::UserId, UserClaim::UserIdOrSub] {
             let policy = Policy { user_claim, ..policy(Mode::Token) };
             assert_eq!(&*authenticate(&policy, &shown, false, NOW).unwrap().user, "ann", "one token for all");
         }

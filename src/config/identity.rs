@@ -256,7 +256,8 @@ fn policy(
 fn user_claim(name: Name) -> UserClaim {
     match name {
         Name::Agents => UserClaim::UserId,
-        Name::Documents | Name::Workflows | Name::Tickets | Name::Native => UserClaim::Sub,
+        Name::Native => UserClaim::UserIdOrSub,
+        Name::Documents | Name::Workflows | Name::Tickets => UserClaim::Sub,
     }
 }
 

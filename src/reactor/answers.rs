@@ -24,7 +24,8 @@ impl<P: Poller> Reactor<P> {
             // The client gave up waiting, or left: its question was carried out all the same.
             Phase::Head { .. } | Phase::Closing { .. } | Phase::Dead => {}
         }
-        self.resume(id);
+        // It goes on when the events that came with the answer are out: what it is told next answers a later message.
+        self.answered.push(id);
     }
 
     pub(super) fn answer_socket(&mut self, id: ConnId, reply: Reply) {

@@ -66,6 +66,9 @@ impl<P: Poller> Reactor<P> {
         for id in std::mem::take(&mut self.unflushed) {
             self.pull(id);
         }
+        for id in std::mem::take(&mut self.answered) {
+            self.resume(id);
+        }
         // Behind the pulls: else whoever wrote in a long turn would read its other events back from the log.
         for key in dirty {
             self.hub.served(key);

@@ -101,6 +101,8 @@ pub struct Reactor<P: Poller> {
     unflushed: Vec<ConnId>,
     /// Connections whose operation found the store's queue full.
     starved: Vec<ConnId>,
+    /// Connections that got an answer this turn, and may go on when its events are out.
+    answered: Vec<ConnId>,
     /// Writes of the reactor's own that the store has not taken yet.
     owed: VecDeque<Write>,
     /// Rooms in which something was shown whose clients' positions are to be written down, and when.
@@ -143,6 +145,7 @@ impl<P: Poller> Reactor<P> {
             carry: Vec::new(),
             unflushed: Vec::new(),
             starved: Vec::new(),
+            answered: Vec::new(),
             owed: VecDeque::new(),
             to_mark: Vec::new(),
             mark_at: None,

@@ -225,6 +225,8 @@ impl<P: Poller> Reactor<P> {
                 }
                 self.counts.bytes_out += written as u64;
                 self.counts.messages_out += 1;
+                let is_agents = entry.conn.open().is_some_and(|open| open.session.dialect() == Name::Agents);
+                self.counts.agents_out += u64::from(is_agents);
             }
             if let Some(rest) = out.get(written..)
                 && !rest.is_empty()

@@ -123,8 +123,8 @@ impl SqliteStore {
             let mut statement = conn.prepare_cached("SELECT id, name, head_seq, floor_seq FROM room WHERE id = ?1")?;
             rooms.extend(statement.query_row([id], Candidate::read).optional()?);
         }
-        let mut statement =
-            conn.prepare_cached("SELECT id, name, head_seq, floor_seq FROM room WHERE id > ?1 ORDER BY id LIMIT ?2 + 0")?;
+        let mut statement = conn
+            .prepare_cached("SELECT id, name, head_seq, floor_seq FROM room WHERE id > ?1 ORDER BY id LIMIT ?2 + 0")?;
         let grown = rooms.len();
         for room in statement.query_map(params![self.trim.room, limits::TRIM_ROOMS as i64], Candidate::read)? {
             rooms.push(room?);
@@ -273,8 +273,9 @@ fn wanted_floor(conn: &Connection, room: &Candidate, keep: &Keep, now: Wall, bud
     }
     if let Some(span) = keep.span {
         let cutoff = before(now, span);
-        let mut statement = conn
-            .prepare_cached("SELECT place, at FROM event WHERE place > ?1 AND place <= ?2 ORDER BY place LIMIT ?3 + 0")?;
+        let mut statement = conn.prepare_cached(
+            "SELECT place, at FROM event WHERE place > ?1 AND place <= ?2 ORDER BY place LIMIT ?3 + 0",
+        )?;
         let range = params![place(room.id, room.floor)?, place(room.id, SEQ_MAX)?, budget as i64];
         let mut rows = statement.query(range)?;
         while let Some(row) = rows.next()? {
