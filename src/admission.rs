@@ -37,6 +37,9 @@ pub enum Service {
     Live,
     Ready,
     Metrics,
+    /// The written protocol: of HTTP, and of sockets.
+    OpenApi,
+    AsyncApi,
     /// The agents' counters under the names of the application it stands in for.
     AgentsMetrics,
 }
@@ -178,6 +181,8 @@ fn service(head: &Head<'_>, door: &Door<'_>) -> Option<Service> {
         "/healthz" => Some(Service::Live),
         "/readyz" => Some(Service::Ready),
         "/metrics" => Some(Service::Metrics),
+        "/openapi.json" => Some(Service::OpenApi),
+        "/asyncapi.json" => Some(Service::AsyncApi),
         _ => None,
     }
 }
@@ -442,6 +447,8 @@ mod tests {
             ("/healthz", "Live"),
             ("/readyz", "Ready"),
             ("/metrics", "Metrics"),
+            ("/openapi.json", "OpenApi"),
+            ("/asyncapi.json", "AsyncApi"),
             ("/api/v1/metrics", "AgentsMetrics"),
         ] {
             assert_eq!(decide_on(TOKEN_MODE, &get(path, UPGRADE), Some(Reason::Draining)), service);

@@ -69,6 +69,8 @@ pub mod model;
 
 pub mod dialect;
 
+pub mod protocol;
+
 pub mod store;
 
 pub mod config;

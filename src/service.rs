@@ -14,6 +14,7 @@ use crate::dialect::{Name, time};
 use crate::http::Response;
 use crate::limits::COMMIT_SLOW;
 use crate::metrics::Metrics;
+use crate::protocol;
 use crate::store::Pulse;
 
 /// What all threads know of the process as a whole.
@@ -72,6 +73,8 @@ impl Status {
             Service::Root(served) => root(served),
             Service::Health(served) => self.health(served, now),
             Service::AgentsMetrics => self.agents_metrics(),
+            Service::OpenApi => Response::json(200, protocol::openapi()),
+            Service::AsyncApi => Response::json(200, protocol::asyncapi()),
             Service::Metrics => {
                 let mut response = Response::text(200, self.metrics.text());
                 response.content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -169,7 +172,8 @@ fn root(served: Served) -> Response {
             };
             format!(
                 "{{\"name\":\"commitcast\",\"version\":\"{}\",\"dialects\":[{}],\"health\":\"/health\",\
-                 \"ready\":\"/readyz\",\"metrics\":\"/metrics\"{native}}}",
+                 \"ready\":\"/readyz\",\"metrics\":\"/metrics\",\"openapi\":\"/openapi.json\",\
+                 \"asyncapi\":\"/asyncapi.json\"{native}}}",
                 env!("CARGO_PKG_VERSION"),
                 names.join(",")
             )
@@ -242,7 +246,7 @@ mod tests {
         let version = env!("CARGO_PKG_VERSION");
         let ours = |dialects: &str, native: &str| {
             format!(
-                r#"{{"name":"commitcast","version":"{version}","dialects":[{dialects}],"health":"/health","ready":"/readyz","metrics":"/metrics"{native}}}"#
+                r#"{{"name":"commitcast","version":"{version}","dialects":[{dialects}],"health":"/health","ready":"/readyz","metrics":"/metrics","openapi":"/openapi.json","asyncapi":"/asyncapi.json"{native}}}"#
             )
         };
         let native = r#","connect":"/v1/connect","backend":"/v1/backend""#;

@@ -91,8 +91,19 @@ fn strangers_stay_strangers() {
 }
 
 /// The folders that are tested without a socket, a clock or a file, because they have none.
-const PURE: &[&str] =
-    &["limits.rs", "ids.rs", "http/", "ws/", "auth/", "model/", "dialect/", "admission.rs", "conn/", "room/"];
+const PURE: &[&str] = &[
+    "limits.rs",
+    "ids.rs",
+    "http/",
+    "ws/",
+    "auth/",
+    "model/",
+    "dialect/",
+    "protocol/",
+    "admission.rs",
+    "conn/",
+    "room/",
+];
 
 const IMPURE: &[(&str, &str)] = &[
     ("std::fs", "hand the text in"),
@@ -153,7 +164,7 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("prometheus_client", &["metrics"], "a counter of metrics::Metrics"),
     ("rusqlite", &["store/sqlite"], "store::Store or model::Rows: a backend is one home"),
     ("serde", &["auth/token", "config", "dialect", "http"], "a type of our own; JSON's shape never leaks inward"),
-    ("serde_json", &["dialect", "http", "logging"], "a type of our own; JSON's shape never leaks inward"),
+    ("serde_json", &["dialect", "http", "logging", "protocol"], "a type of our own; JSON's shape never leaks inward"),
     (
         "sha1",
         &["http", "files", "dialect/agents/approvals"],

@@ -649,6 +649,7 @@ impl Session {
     pub fn denied(&self, intent: &Intent, why: Denial) -> Bytes {
         match self {
             Session::Workflows(session) => session.denied(intent, why),
+            Session::Tickets(_) => tickets::denied(),
             _ => native::denied(intent, why),
         }
     }

@@ -81,7 +81,7 @@ fn prompts(head: &Head<'_>, rest: &str, body: &[u8], env: &Env) -> Result<Intent
             let id = id(rest)?;
             Ok(write(&id.clone(), Change::Delete { id, asked: Asked::Rest(Generation::Path) }))
         }
-        (_, "expand" | "rename" | "reload") => Ok(not_allowed(head, "DELETE, GET, HEAD, POST, PUT")),
+        (_, "expand" | "rename" | "reload" | "fragments") => Ok(not_allowed(head, "DELETE, GET, HEAD, POST, PUT")),
         _ => Ok(not_allowed(head, "DELETE, GET, HEAD, PUT")),
     }
 }

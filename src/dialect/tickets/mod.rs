@@ -41,6 +41,8 @@ pub use rest::{endpoint, endpoint_needs};
 pub use session::{Session, open};
 pub use writes::{Change, apply, failed};
 
+use bytes::Bytes;
+
 use crate::ids::RoomName;
 use crate::model::Event;
 
@@ -52,6 +54,11 @@ const LOGS: &str = "logs";
 /// Is this a room of the dialect's?
 pub fn owns(room: &str) -> bool {
     room == TICKETS || room == LOGS
+}
+
+/// What is said to somebody whose rights end before what he asks for.
+pub fn denied() -> Bytes {
+    wire::error("this is not granted to you")
 }
 
 /// The payload that a tickets socket is shown for an event; `None` for what the originals kept to themselves: answers
