@@ -146,8 +146,11 @@ fn after<'t>(text: &'t str, mark: &str) -> Option<&'t str> {
 
 // ---- the pages --------------------------------------------------------------------------------------------------------
 
+/// A socket, and what was read of it and not used yet.
+type Page = (TcpStream, Vec<u8>);
+
 /// Pages in sessions of their own, and how many milliseconds each took from dialling to its first frame.
-fn pages(port: u16, count: usize) -> io::Result<(Vec<(TcpStream, Vec<u8>)>, Vec<f64>)> {
+fn pages(port: u16, count: usize) -> io::Result<(Vec<Page>, Vec<f64>)> {
     let mut pages = Vec::new();
     let mut took = Vec::new();
     for n in 0..count {
@@ -192,7 +195,7 @@ fn intended(number: usize, pages: usize, rate: u32, begin: Instant) -> Instant {
 }
 
 fn send_runs(
-    pages: &[(TcpStream, Vec<u8>)],
+    pages: &[Page],
     rate: u32,
     total: usize,
     begin: Instant,
@@ -216,7 +219,7 @@ fn send_runs(
 }
 
 /// Milliseconds of each round trip whose event came.
-fn hear_events(pages: Vec<(TcpStream, Vec<u8>)>, rate: u32, total: usize, begin: Instant) -> io::Result<Vec<f64>> {
+fn hear_events(pages: Vec<Page>, rate: u32, total: usize, begin: Instant) -> io::Result<Vec<f64>> {
     const PATIENCE: Duration = Duration::from_secs(10);
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     let count = pages.len();
