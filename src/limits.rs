@@ -104,6 +104,16 @@ pub const TRIM_OPERATIONS: usize = 1024;
 /// Rooms remembered as grown since the last trim; the rotation finds the rest.
 pub const TRIM_GROWN_MAX: usize = 4096;
 
+/// A finished task is remembered this long, so that a repeated `done` is told so.
+pub const TASK_SPAN: Duration = Duration::from_secs(24 * 60 * 60);
+/// Finished and other tasks looked at in one trim; more than a batch writes, so that trimming keeps up.
+pub const TRIM_TASKS: usize = 1024;
+/// Marks of clients kept, over all rooms; past it the one that was written longest ago goes. A client makes a mark by
+/// naming itself, so nothing else bounds them. Unit tests look at the bound, not at its size.
+pub const MARKS_MAX: usize = if cfg!(test) { 64 } else { 100_000 };
+/// Marks removed in one trim.
+pub const TRIM_MARKS: usize = if cfg!(test) { 16 } else { 1024 };
+
 /// How long the list of a reactor's connections is waited for.
 pub const CENSUS_WAIT: Duration = Duration::from_secs(2);
 

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::seam::{Keep, MARKS_MAX, Retention, Snapshots, Store, TASK_SPAN};
+use super::seam::{Keep, Retention, Snapshots, Store};
 use crate::clock::Wall;
 use crate::ids::{Epoch, OpId, RoomName, Seq};
 use crate::limits::TRIM_EVERY;
+use crate::limits::{MARKS_MAX, TASK_SPAN};
 use crate::model::{
     Document, Draft, Event, FileMark, Record, Rows, Shelf, State, Task, TaskId, TaskKind, Tasks, Transaction,
 };

@@ -12,10 +12,11 @@ use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::seam::{CommitError, Keep, MARKS_MAX, Retention, Snapshots, Store, TASK_SPAN};
+use super::seam::{CommitError, Keep, Retention, Snapshots, Store};
 use super::sqlite::{before, due};
 use crate::clock::Wall;
 use crate::ids::{Epoch, OpId, RoomName, Seq};
+use crate::limits::{MARKS_MAX, TASK_SPAN};
 use crate::limits::{OPERATION_SPAN, OPERATIONS_KEPT, TRIM_EVERY};
 use crate::model::{
     Document, Draft, Event, FileMark, Record, RoomRow, Rows, RowsError, Shelf, State, Task, TaskId, TaskKind, Tasks,

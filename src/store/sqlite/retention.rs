@@ -10,8 +10,9 @@ use super::tables::Tables;
 use super::writer::SqliteStore;
 use crate::clock::Wall;
 use crate::limits;
+use crate::limits::{MARKS_MAX, TASK_SPAN, TRIM_MARKS, TRIM_TASKS};
 use crate::model::RowsError;
-use crate::store::seam::{CommitError, Keep, MARKS_MAX, Retention, Store as _, TASK_SPAN, TRIM_MARKS, TRIM_TASKS};
+use crate::store::seam::{CommitError, Keep, Retention, Store as _};
 
 impl SqliteStore {
     pub(super) fn trim(&mut self, now: Wall, retention: &Retention) -> Result<(), RowsError> {

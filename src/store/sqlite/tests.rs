@@ -20,10 +20,11 @@ use super::*;
 use crate::clock::Wall;
 use crate::ids::{OpId, RoomName, Seq};
 use crate::limits;
+use crate::limits::{TASK_SPAN, TRIM_TASKS};
 use crate::model::{Draft, FileMark, Record, Rows, RowsError, Shelf, State, TaskId, TaskKind, Tasks, Transaction};
 use crate::store::behaviour::{self, append, document, operation, record, task, write};
 use crate::store::memory::MemoryStore;
-use crate::store::seam::{CommitError, Keep, Retention, Snapshots, Store, TASK_SPAN, TRIM_TASKS};
+use crate::store::seam::{CommitError, Keep, Retention, Snapshots, Store};
 
 fn fresh() -> (TempDir, Opened) {
     let dir = TempDir::new().unwrap();
