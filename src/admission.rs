@@ -218,6 +218,7 @@ fn socket(
     } else if target == Target::Native && shows_nothing(head, door) {
         // It may show its token in its first message, as browsers can show one nowhere else; until then it has no right.
         judge_origin(head, door, name, false, origin).map_err(in_style)?;
+        bar_guessers(door, mode, client).map_err(in_style)?;
         (auth::nobody(), None, true)
     } else {
         (identify(head, door, client, name, origin).map_err(in_style)?, None, false)

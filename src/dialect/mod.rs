@@ -322,6 +322,14 @@ impl Change {
 }
 
 impl Write {
+    /// How many operations it is.
+    pub fn operations(&self) -> usize {
+        match &self.change {
+            Change::Batch(writes) => writes.len(),
+            _ => 1,
+        }
+    }
+
     /// About how many bytes it brings to a transaction.
     pub fn weight(&self) -> usize {
         match &self.change {
@@ -808,8 +816,15 @@ pub fn failed(write: &Write, failure: Failure) -> Reply {
         Change::Agents(change) => agents::failed(change, failure),
         Change::Native(change) => native::failed(change, write, failure),
         Change::Backend(change) => backend::failed(change, write, failure),
-        Change::Batch(writes) => lines(writes.iter().map(|write| failed(write, failure))),
+        // Lines behind the one that found no space were never looked up, and one before it may be the resend of one that
+        // is stored.
+        Change::Batch(writes) => lines(writes.iter().map(|write| match failure {
+            Failure::Full if write.op.is_some() => failed(write, Failure::Unknown),
+            _ => failed(write, failure),
+        })),
         Change::Desk(Desk::Poll { .. }) => Reply::Response(Box::new(Response::reject(&failure.reject()))),
+        // It has no answer that could say so: a backend that believes to be taking tasks would wait for ever.
+        Change::Desk(Desk::Take { .. }) => Reply::Close(failure.reject()),
         Change::Due | Change::Desk(_) => Reply::Silence,
     }
 }

@@ -126,10 +126,17 @@ impl<P: Poller> Reactor<P> {
     }
 
     fn refuse_unasked(&mut self, id: ConnId, reply: Reply) {
+        if let Some(entry) = self.table.touch(id)
+            && !entry.conn.is_open()
+        {
+            // A poll that the desk never heard of.
+            entry.takes = false;
+        }
         match self.table.peek(id).map(|entry| entry.conn.is_open()) {
             Some(true) => self.answer_socket(id, reply),
             Some(false) => match reply {
                 Reply::Response(response) => self.answer_request(id, &response),
+                Reply::Lines(lines) => self.take_lines(id, &lines),
                 _ => self.turn_away(id, &Failure::Busy.reject()),
             },
             None => {}

@@ -57,6 +57,8 @@ impl<P: Poller> Reactor<P> {
                 Inbound::Control(Control::Stop) => self.stopped = true,
             }
         }
+        // First what the reactor itself owes, or clients who wait would take every place there is.
+        self.pay_owed();
         self.feed_the_starved();
     }
 

@@ -11,6 +11,7 @@ use crate::auth::rights::Verb;
 use crate::auth::{self, Once, Shown};
 use crate::clock::Mono;
 use crate::dialect::{self, Asker, Change, Denial, Desk, Frames, Intent, Name, Session, Signal, Start, Write};
+use crate::http::{Reason, Reject};
 use crate::ids::{ConnId, RoomName, Seq};
 use crate::mailbox::Full;
 use crate::room::{MemberKey, RoomKey};
@@ -241,8 +242,8 @@ impl<P: Poller> Reactor<P> {
     pub(super) fn mark_now(&mut self) {
         if self.mark_at.take().is_some() {
             self.mark();
-            self.pay_owed();
         }
+        self.pay_owed();
     }
 
     fn mark(&mut self) {
@@ -278,8 +279,11 @@ impl<P: Poller> Reactor<P> {
             self.tell_changes();
         }
         if due(&self.mark_at) {
-            self.mark_at = None;
-            self.mark();
+            // Nothing is added to what the store has not even taken; the rooms stay to be marked.
+            self.mark_at = (!self.owed.is_empty()).then(|| now.after(MARK_PAUSE));
+            if self.mark_at.is_none() {
+                self.mark();
+            }
         }
     }
 
@@ -321,6 +325,13 @@ impl<P: Poller> Reactor<P> {
             user_header: Once::Absent,
         };
         let client = entry.client;
+        // Asked before the token is looked at, as at the door (guests.rs).
+        if entry.guest.is_some() && self.wiring.guests.is_barred(client, self.now.0) {
+            let reject = Reject::new(Reason::TooManyRequests, "too many wrong tokens from this address");
+            self.log_refusal(id, client, "auth", &reject);
+            self.close_with(id, Close::refusing(&reject));
+            return;
+        }
         let principal = match auth::authenticate(self.live.policy(Name::Native), &shown, false, self.now.1) {
             Ok(principal) => principal,
             Err(reject) => {

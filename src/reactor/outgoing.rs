@@ -43,8 +43,6 @@ impl<P: Poller> Reactor<P> {
         if self.draining {
             self.leaving.push((self.now.0, id));
         }
-        // Frames that came with the handshake.
-        self.resume(id);
     }
 
     /// Answers the request in hand, in its own framing.
@@ -115,6 +113,10 @@ impl<P: Poller> Reactor<P> {
         let Some(entry) = self.table.touch(id) else { return };
         match entry.conn.phase() {
             Phase::Open(_) => self.close_with(id, Close::refusing(reject)),
+            // In the middle of a response: it ends short of its last piece, which says so.
+            Phase::Asked(asked) if asked.stream.as_ref().is_some_and(|stream| stream.begun) => {
+                entry.conn.close(self.now.0);
+            }
             Phase::Asked(asked) => {
                 let framing = Framing { keep_alive: false, ..asked.framing.clone() };
                 let handshake = asked.handshake.clone();

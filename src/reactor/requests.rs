@@ -132,6 +132,8 @@ impl<P: Poller> Reactor<P> {
                 }
                 let greeting = greeting.map(|payload| ws::frame::text(&payload)).unwrap_or_default();
                 self.accept(id, session, greeting);
+                // Frames that came with the handshake. (Where something was asked first, they follow its answer.)
+                self.resume(id);
             }
             Opening::Enter(entrance) => self.enter(id, *entrance),
             Opening::Ask(read) => self.take_on(id, Intent::Read(read), &mut Vec::new()),

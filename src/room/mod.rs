@@ -81,7 +81,7 @@ pub struct Room {
     waiting: Vec<MemberKey>,
     /// The first event of this turn, when there is one.
     dirty_from: Option<Seq>,
-    /// Nothing was delivered yet and no member has brought the head: `end` says nothing.
+    /// No member has brought the head yet: `end` is at most what was delivered.
     fresh: bool,
     marks: Marks,
 }
@@ -185,12 +185,19 @@ impl Room {
         if seq <= self.end {
             return false;
         }
+        if self.fresh {
+            // Nobody has started, and it may be the word of an audience that was taken before the room was left and
+            // entered again: what lies between it and the first snapshot may never be delivered.
+            self.end = seq;
+            return false;
+        }
         if seq != self.end.next() {
             self.recent.clear();
             self.recent_bytes = 0;
+            // What the turn brought before the hole is gone with it: whoever needs it reads the log.
+            self.dirty_from = None;
         }
         self.end = seq;
-        self.fresh = false;
         self.recent_bytes += event.weight();
         self.recent.push_back(event);
         self.dirty_from.get_or_insert(seq);

@@ -199,3 +199,36 @@ fn the_last_member_takes_the_room_and_its_receipt_with_it() {
     stage.deliver(2);
     stage.hub.check_invariants();
 }
+
+/// An event of an audience that was taken before the room was left and entered again: it comes before the snapshot, and
+/// what was committed in between never does.
+#[test]
+fn what_was_delivered_before_the_start_hides_nothing_that_was_not() {
+    let name = RoomName::new("doc:a");
+    let directory = Directory::default();
+    let mut hub = Hub::default();
+    let receipt = directory.enter(&name, 0, Name::Documents.bit());
+    let (key, member) = hub.join(&name, Some(receipt), CONN, Name::Documents, false).unwrap();
+    let mut stage = Stage { hub, key, member, name, shown: Vec::new(), asked: Vec::new() };
+    stage.deliver(10);
+    stage.hub.room_mut(key).unwrap().start(member, Seq(5), Seq(11));
+    for _ in 0..10 {
+        stage.pull(100);
+        stage.answer(11, 100);
+    }
+    assert_eq!(stage.shown, [6, 7, 8, 9, 10, 11], "the log reached to 11 when it was asked");
+    stage.hub.check_invariants();
+    stage.deliver(12);
+    assert_eq!(stage.hub.room(key).unwrap().fresh().map(|(from, _)| from), Some(Seq(12)));
+    stage.pull(100);
+    assert_eq!(stage.shown.last(), Some(&12));
+}
+
+/// A turn in which a hole shows: everybody is looked at, or nobody would read what lies in it before the next event.
+#[test]
+fn a_hole_within_a_turn_is_a_turn_like_any_other() {
+    let mut stage = Stage::new(9);
+    stage.deliver(10);
+    stage.deliver(12);
+    assert!(stage.hub.room(stage.key).unwrap().fresh().is_some(), "the members are passed over");
+}

@@ -24,7 +24,8 @@ use crate::model::{RowsError, Task, TaskId, TaskKind, Tasks, Transaction};
 const PLAN_TASKS_MAX: usize = 64;
 /// Bytes of their bodies; passed by at most one task.
 const PLAN_BYTES_MAX: usize = BATCH_BYTES_MAX;
-/// A poll makes its kinds count as taken for so long: between two polls a client is busy with what it was given.
+/// A poll makes its kinds count as taken for so long behind its wait: between two polls a client is busy with what it was
+/// given.
 const POLL_PRESENCE: Duration = Duration::from_secs(60);
 /// Until when a socket holds its task: as long as it lives. Its end releases, and so does the next start.
 const AS_LONG_AS_IT_LIVES: Wall = Wall(i64::MAX / 2);
@@ -37,7 +38,7 @@ pub struct Desk {
     held: HashMap<TaskId, ConnId, foldhash::fast::RandomState>,
     /// Sockets that have gone, until a commit has released what they held.
     leaving: BTreeSet<ConnId>,
-    /// When somebody last polled for a kind, by its number.
+    /// Until when somebody last polled for a kind, by its number.
     polled: [Option<Mono>; TaskKind::ALL.len()],
     /// Counts hand-outs, to tell who was given something longest ago.
     turns: u64,
@@ -108,10 +109,10 @@ impl Desk {
     }
 
     /// A request takes tasks once, until `until` at the latest.
-    pub fn poll(&mut self, conn: ConnId, kinds: Tasks, max: u16, lease: Duration, until: Mono, now: Mono) {
+    pub fn poll(&mut self, conn: ConnId, kinds: Tasks, max: u16, lease: Duration, until: Mono) {
         for (kind, last) in TaskKind::ALL.into_iter().zip(&mut self.polled) {
             if kinds.has(kind) {
-                *last = Some(now);
+                *last = (*last).max(Some(until));
             }
         }
         let seat = Seat { kinds, max: max.into(), held: 0, served: self.turns, wish: Wish::Once { lease, until } };
@@ -373,7 +374,7 @@ mod tests {
 
         fn poll(&mut self, slot: u32, max: u16) {
             let kinds = only(TaskKind::Execute);
-            self.desk.poll(conn(slot), kinds, max, 30 * SECOND, Mono(0).after(SECOND), Mono(0));
+            self.desk.poll(conn(slot), kinds, max, 30 * SECOND, Mono(0).after(SECOND));
         }
     }
 
@@ -538,8 +539,8 @@ mod tests {
         assert!(scene.desk.present(Mono(0)).is_empty());
         scene.poll(1, 1);
         scene.desk.expire(Mono(u64::MAX));
-        assert_eq!(scene.desk.present(Mono(0).after(59 * SECOND)), only(TaskKind::Execute));
-        assert!(scene.desk.present(Mono(0).after(60 * SECOND)).is_empty());
+        assert_eq!(scene.desk.present(Mono(0).after(60 * SECOND)), only(TaskKind::Execute));
+        assert!(scene.desk.present(Mono(0).after(61 * SECOND)).is_empty());
         scene.desk.take(conn(2), only(TaskKind::Chat), 1);
         assert_eq!(scene.desk.present(Mono(u64::MAX)), only(TaskKind::Chat));
         scene.desk.gone(conn(2));
@@ -577,5 +578,16 @@ mod tests {
         }
         assert_eq!(scene.commit(&[]).pushes.len(), 2);
         assert_eq!(scene.commit(&[]).pushes.len(), 1);
+    }
+
+    /// A poll waits for up to a minute: counted from when it was said, its presence would be over with its answer.
+    #[test]
+    fn who_polled_is_present_for_a_while_after_its_answer() {
+        let mut scene = Scene::default();
+        let at = |seconds| Mono(0).after(seconds * SECOND);
+        scene.desk.poll(conn(1), only(TaskKind::Execute), 1, SECOND, at(60));
+        assert_eq!(scene.desk.expire(at(60)), [conn(1)]);
+        assert_eq!(scene.desk.present(at(61)), only(TaskKind::Execute), "it is about to poll again");
+        assert!(scene.desk.present(at(121)).is_empty());
     }
 }

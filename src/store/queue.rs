@@ -37,10 +37,10 @@ impl Queue {
     /// The next batch; empty only when nothing waits.
     pub fn take_batch(&mut self) -> Vec<Job> {
         let mut batch = Vec::with_capacity(self.jobs.min(BATCH_OPS_MAX));
-        let mut bytes = 0;
+        let (mut bytes, mut operations) = (0, 0);
         let mut rounds = 0;
         let mut left_in_round = self.turns.len();
-        while batch.len() < BATCH_OPS_MAX && bytes < BATCH_BYTES_MAX {
+        while operations < BATCH_OPS_MAX && bytes < BATCH_BYTES_MAX {
             if left_in_round == 0 {
                 rounds += 1;
                 left_in_round = self.turns.len();
@@ -53,6 +53,7 @@ impl Queue {
             if let Some(waiting) = self.rooms.get_mut(&room) {
                 if let Some(job) = waiting.pop_front() {
                     bytes += job.write.weight();
+                    operations += job.write.operations();
                     batch.push(job);
                     self.jobs -= 1;
                 }

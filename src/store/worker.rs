@@ -207,7 +207,7 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
                     }
                     // Its answer comes when there is a task, or when its wait is over.
                     (dialect::Desk::Poll { kinds, max, lease, wait }, Some(conn)) => {
-                        self.desk.poll(conn, *kinds, *max, *lease, now.after(*wait), now);
+                        self.desk.poll(conn, *kinds, *max, *lease, now.after(*wait));
                         None
                     }
                     (dialect::Desk::Gone { conn }, _) => {
@@ -264,7 +264,7 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
         match outcome {
             Ok(()) => {
                 if !batch.is_empty() {
-                    let operations: usize = batch.iter().map(|job| operations(&job.write)).sum();
+                    let operations: usize = batch.iter().map(|job| job.write.operations()).sum();
                     self.wiring.metrics.batch_operations.observe(operations as f64);
                     self.wiring.metrics.operations.inc_by(operations as u64);
                 }
@@ -551,13 +551,6 @@ fn due() -> Job {
     }
 }
 
-fn operations(write: &Write) -> usize {
-    match &write.change {
-        Change::Batch(writes) => writes.len(),
-        _ => 1,
-    }
-}
-
 fn carry_out_job(job: &Job, rows: &mut Recorder<'_>, env: &Env) -> Result<Applied, RowsError> {
     let Change::Batch(writes) = &job.write.change else { return carry_out_one(&job.write, &job.asker, rows, env) };
     let mut all = Applied::only(Reply::Silence);
@@ -642,7 +635,7 @@ mod tests {
         assert_eq!(worker.patience(), Duration::from_millis(300));
         let to = ConnId { reactor: 0, slot: 1, generation: 1 };
         let until = clock.mono().after(Duration::from_millis(200));
-        worker.desk.poll(to, Tasks::only(TaskKind::Chat), 1, IDLE_TIDY, until, Mono(1));
+        worker.desk.poll(to, Tasks::only(TaskKind::Chat), 1, IDLE_TIDY, until);
         assert_eq!((worker.turn(), worker.patience()), (Turn::Idle, Duration::from_millis(200)));
         clock.advance(Duration::from_millis(200));
         assert_eq!((worker.turn(), worker.patience()), (Turn::Idle, Duration::from_millis(100)));

@@ -10,6 +10,7 @@ mod golden;
 mod native;
 mod rates;
 mod resume;
+mod core;
 mod rooms;
 mod shutdown;
 mod simulation;

@@ -177,4 +177,23 @@ mod tests {
             .join("\n")
         );
     }
+
+    /// The id of a line behind the one for which there was no space was never looked up.
+    #[test]
+    fn g3_a_batch_without_space_refuses_no_line_that_may_be_stored() {
+        let body = format!("{SHORTEST}\n{}", r#"{"room":"r","type":"t","data":1,"id":"x"}"#);
+        let writes = stream(body.as_bytes(), &["*"]);
+        let Reply::Lines(answer) = failed(&writes[0], Failure::Full) else { panic!("lines are answered with lines") };
+        let answer = text(&answer);
+        let codes: Vec<&str> =
+            answer.lines().filter_map(|line| line.split("\"code\":\"").nth(1)?.split('"').next()).collect();
+        assert_eq!(codes, ["store_full", "unknown"], "{answer}");
+    }
+
+    #[test]
+    fn a_take_that_the_store_never_heard_of_is_not_kept_silent() {
+        let desk = crate::dialect::Desk::Take { kinds: Default::default(), max: 1, lease: Default::default() };
+        let write = Write { room: place(), op: None, change: Change::Desk(desk) };
+        assert!(matches!(failed(&write, Failure::Busy), Reply::Close(_)));
+    }
 }
