@@ -299,6 +299,9 @@ fn identify_backend(
     let policy = door.live.policy(Name::Native);
     if head.header_all("origin").next().is_some() {
         judge_origin(head, door, Name::Native, false, origin)?;
+    } else if head.header_all("sec-fetch-site").any(|site| matches!(site, "cross-site" | "same-site")) {
+        // An image in a stranger's page asks without an Origin, and where nobody needs a key it would lease every task.
+        return Err(Reject::new(Reason::Origin, "another site's page asks without saying which it is"));
     }
     bar_guessers(door, policy.mode, client)?;
     auth::backend(policy, &Shown::of(head, policy))
@@ -409,6 +412,20 @@ mod tests {
 
     fn get(path: &str, fields: &str) -> String {
         format!("GET {path} HTTP/1.1\r\nHost: a\r\n{fields}")
+    }
+
+    #[test]
+    fn a_strangers_image_is_no_backend() {
+        let ask = |more: &str| {
+            let request = format!("GET /v1/tasks?max=1000 HTTP/1.1\r\nHost: h\r\n{more}\r\n");
+            decide_on("", &request, None)
+        };
+        for (site, is_let_in) in [("cross-site", false), ("same-site", false), ("none", true), ("same-origin", true)] {
+            let decided = ask(&format!("Sec-Fetch-Site: {site}\r\n"));
+            assert_eq!(decided.starts_with("backend"), is_let_in, "{site}: {decided}");
+        }
+        // A page that says who it is is judged by its origin.
+        assert!(ask("Sec-Fetch-Site: cross-site\r\nOrigin: http://localhost:5173\r\n").starts_with("backend"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod agents;
 mod backends;
+mod core;
 mod desk;
 mod documents;
 mod environment;
@@ -10,7 +11,6 @@ mod golden;
 mod native;
 mod rates;
 mod resume;
-mod core;
 mod rooms;
 mod shutdown;
 mod simulation;
