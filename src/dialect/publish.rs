@@ -31,7 +31,7 @@ pub struct Publish {
 /// `signals` and `files` belong into the `Applied` of whoever published: like its reply, they are let go after the commit.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Published {
-    /// Of the event in the room that was named; of the first, where there were several.
+    /// Of the event that was published, in the room that was named; what it entails may stand before it.
     pub seq: Seq,
     pub rev: Option<u64>,
     pub signals: Vec<Signal>,

@@ -291,23 +291,21 @@ pub fn decide(
     Ok(Ok((stored.approval(), decision)))
 }
 
-/// Cancels what is undecided in a session, or in one run of it; gives the seq of the first event.
+/// Cancels what is undecided in a session, or in one run of it.
 pub fn cancel_all(
     session: &str,
     run: Option<&str>,
     asker: &Asker,
     rows: &mut dyn Transaction,
-) -> Result<Option<Seq>, RowsError> {
-    let mut first = None;
+) -> Result<(), RowsError> {
     for mut stored in pending(session, rows)? {
         if run.is_some() && stored.facts.execution_id.as_deref() != run {
             continue;
         }
         let cancelled = Verdict::Cancel.on(rows.at(), &asker.actor);
-        let decision = announce(&mut stored, cancelled, asker, None, rows)?;
-        first = first.or(Some(decision.seq));
+        announce(&mut stored, cancelled, asker, None, rows)?;
     }
-    Ok(first)
+    Ok(())
 }
 
 /// Decides what waited until its time was up, and announces what was found to be too late before.

@@ -125,10 +125,9 @@ impl Act<'_> {
             return Ok(Err(refusal));
         }
         let end = end(kind, &data);
-        let first = match end {
-            Some(_) => approvals::cancel_all(&self.session.id, Some(&run.record.id), self.asker, self.rows)?,
-            None => None,
-        };
+        if end.is_some() {
+            approvals::cancel_all(&self.session.id, Some(&run.record.id), self.asker, self.rows)?;
+        }
         let stamp = || quoted(&time::naive_utc_seconds(self.rows.at()));
         match kind {
             "thinking" => {
@@ -147,7 +146,7 @@ impl Act<'_> {
         data.arrange(order);
         let seq = super::append(&self.session.id, kind, data.write(), self.asker, self.op, self.rows)?;
         run.put(end.unwrap_or(runs::RUNNING), self.rows)?;
-        Ok(Ok(Published::at(first.unwrap_or(seq))))
+        Ok(Ok(Published::at(seq)))
     }
 }
 
@@ -459,7 +458,7 @@ mod tests {
                 format!(r#"rejected {{"request_id":"{SECOND}","decision":"cancelled","edited_args":null}}"#)
             );
             assert!(told[2].starts_with(if kind == "complete" { "complete" } else { "error" }), "the end is the last");
-            assert_eq!(published.seq.0, 2, "of the first of several");
+            assert_eq!(published.seq.0, 3, "of the event that was published, as a resend is told");
         }
     }
 

@@ -175,10 +175,10 @@ impl Run {
     }
 
     /// Stops it: what waits for a decision in it is cancelled, the room hears that it is over, whoever carries it out is
-    /// told to stop. The seq is of the first event.
+    /// told to stop. The seq is of the event that says so, and bears the id: what it entails may stand before it.
     pub fn cancel(self, asker: &Asker, op: Option<&OpId>, rows: &mut dyn Transaction) -> Result<Seq, RowsError> {
         let (id, session) = (self.record.id.clone(), self.record.parent.clone());
-        let first = approvals::cancel_all(&session, Some(&id), asker, rows)?;
+        approvals::cancel_all(&session, Some(&id), asker, rows)?;
         let stopped = wire::Error {
             session_id: Some(&session),
             execution_id: Some(&id),
@@ -187,7 +187,7 @@ impl Run {
         };
         let seq = append(&session, "error", wire::json(&stopped), asker, op, rows)?;
         self.stop(asker, rows)?;
-        Ok(first.unwrap_or(seq))
+        Ok(seq)
     }
 
     fn stop(self, asker: &Asker, rows: &mut dyn Transaction) -> Result<(), RowsError> {
