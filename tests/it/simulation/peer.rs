@@ -1,0 +1,158 @@
+//! The client's end of a scripted connection: dials a path, says texts, and takes what comes back apart.
+
+use super::net::{Dice, Shared, lock};
+
+#[derive(Debug)]
+pub struct Peer {
+    pub wire: Shared,
+    /// Nothing more is to be expected of it.
+    pub ended: bool,
+    /// The handshake was answered, but not with a socket.
+    pub refused: bool,
+    upgraded: bool,
+    buffer: Vec<u8>,
+}
+
+impl Peer {
+    pub fn dial(wire: Shared, path: &str) -> Peer {
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        );
+        lock(&wire).client_sends(request.as_bytes());
+        Peer { upgraded: false, ..Peer::plain(wire) }
+    }
+
+    /// A connection for requests.
+    pub fn plain(wire: Shared) -> Peer {
+        Peer { wire, ended: false, refused: false, upgraded: true, buffer: Vec::new() }
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.upgraded && !self.ended
+    }
+
+    /// Whether it can be taken away: both ends know that it is over.
+    pub fn is_gone(&self) -> bool {
+        let wire = lock(&self.wire);
+        self.ended && (wire.client_gone || wire.server_shut || wire.server_gone || self.refused)
+    }
+
+    pub fn say(&mut self, text: &str) {
+        self.frame(0x81, text.as_bytes());
+    }
+
+    pub fn post(&mut self, path: &str, body: &str) {
+        let length = body.len();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: s\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        lock(&self.wire).client_sends(request.as_bytes());
+    }
+
+    pub fn leave(&mut self, dice: &mut Dice) {
+        lock(&self.wire).client_leaves(dice.chance(50));
+        self.ended = true;
+    }
+
+    /// Reads some bytes and gives the texts that are complete with them.
+    pub fn read(&mut self, most: usize) -> Result<Vec<Vec<u8>>, String> {
+        let bytes = lock(&self.wire).client_reads(most);
+        self.buffer.extend(bytes);
+        if !self.upgraded {
+            let Some(end) = self.head_end() else {
+                self.notice_the_end();
+                return Ok(Vec::new());
+            };
+            let head = String::from_utf8_lossy(&self.buffer[..end]).into_owned();
+            if !head.starts_with("HTTP/1.1 101") {
+                // Refused because the store is broken, full or busy, or because we dawdled; never as something unknown.
+                self.refused = true;
+                self.ended = true;
+                return if ["50", "408"].iter().any(|code| head[9..].starts_with(code)) {
+                    Ok(Vec::new())
+                } else {
+                    Err(format!("handshake: {head}"))
+                };
+            }
+            self.upgraded = true;
+            self.buffer.drain(..end + 4);
+        }
+        let mut texts = Vec::new();
+        let mut taken = 0;
+        while let Some((opcode, payload)) = frame_at(&self.buffer[taken..]) {
+            let range = taken + payload.start..taken + payload.end;
+            taken = range.end;
+            match opcode {
+                1 => texts.push(self.buffer[range].to_vec()),
+                8 => self.ended = true,
+                9 => {
+                    let payload = self.buffer[range].to_vec();
+                    self.frame(0x8a, &payload);
+                }
+                other => return Err(format!("opcode {other}")),
+            }
+        }
+        self.buffer.drain(..taken);
+        self.notice_the_end();
+        Ok(texts)
+    }
+
+    /// Reads some bytes of the response to the one request that is under way: its status and its body.
+    pub fn read_response(&mut self, most: usize) -> Result<Option<(u16, Vec<u8>)>, String> {
+        let bytes = lock(&self.wire).client_reads(most);
+        self.buffer.extend(bytes);
+        let response = self.response()?;
+        self.notice_the_end();
+        Ok(response)
+    }
+
+    fn response(&mut self) -> Result<Option<(u16, Vec<u8>)>, String> {
+        let Some(end) = self.head_end() else { return Ok(None) };
+        let head = String::from_utf8_lossy(&self.buffer[..end]).to_ascii_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+        let length: usize = length.and_then(|text| text.trim().parse().ok()).ok_or(format!("no length: {head}"))?;
+        let status = head.get(9..12).and_then(|text| text.parse().ok()).ok_or(format!("no status: {head}"))?;
+        if self.buffer.len() < end + 4 + length {
+            return Ok(None);
+        }
+        self.ended |= head.contains("connection: close");
+        let body = self.buffer[end + 4..end + 4 + length].to_vec();
+        self.buffer.drain(..end + 4 + length);
+        Ok(Some((status, body)))
+    }
+
+    fn head_end(&self) -> Option<usize> {
+        self.buffer.windows(4).position(|four| four == b"\r\n\r\n")
+    }
+
+    fn notice_the_end(&mut self) {
+        let wire = lock(&self.wire);
+        self.ended |= (wire.server_gone || wire.server_shut) && wire.to_client.is_empty();
+    }
+
+    fn frame(&mut self, first: u8, payload: &[u8]) {
+        let mut frame = vec![first];
+        match payload.len() {
+            short @ 0..=125 => frame.push(0x80 | short as u8),
+            long => {
+                frame.push(0x80 | 126);
+                frame.extend((long as u16).to_be_bytes());
+            }
+        }
+        let key = [7, 77, 177, 17];
+        frame.extend(key);
+        frame.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        lock(&self.wire).client_sends(&frame);
+    }
+}
+
+/// The opcode and the payload's place, if the frame is there as a whole.
+fn frame_at(bytes: &[u8]) -> Option<(u8, std::ops::Range<usize>)> {
+    let (header, len) = match *bytes.get(1)? {
+        126 => (4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
+        127 => (10, usize::try_from(u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?)).ok()?),
+        short => (2, usize::from(short)),
+    };
+    (bytes.len() >= header + len).then_some((bytes[0] & 15, header..header + len))
+}
