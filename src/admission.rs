@@ -5,7 +5,7 @@
 //! 404, never a 403 (three of the five documents this server answers are about an unexplained 403).
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::auth::{self, ApiKey, Mode, Principal, Shown, peer};
@@ -21,7 +21,7 @@ pub struct Door<'a> {
     pub live: &'a Live,
     /// What the listener serves.
     pub dialects: &'a [Name],
-    pub peer: SocketAddr,
+    pub peer: IpAddr,
     pub now: Wall,
     /// Nobody is let in any more, for this reason.
     pub refusing: Option<Reason>,
@@ -132,7 +132,7 @@ impl From<Reject> for Refused {
 }
 
 pub fn decide(head: &Head<'_>, door: &Door<'_>) -> Decision {
-    let client = peer::client_address(door.peer.ip(), head.header_all("x-forwarded-for"), &door.live.trusted);
+    let client = peer::client_address(door.peer, head.header_all("x-forwarded-for"), &door.live.trusted);
     let mut origin = None;
     let outcome = judge(head, door, client, &mut origin);
     Decision { client, origin, outcome }
@@ -350,7 +350,7 @@ fn identify(
     let shown = Shown::of(head, policy);
     judge_origin(head, door, name, shown.has_only_cookie(), origin)?;
     bar_guessers(door, policy.mode, client)?;
-    auth::authenticate(policy, &shown, peer::is_trusted(door.peer.ip(), &door.live.trusted), door.now)
+    auth::authenticate(policy, &shown, peer::is_trusted(door.peer, &door.live.trusted), door.now)
 }
 
 /// A path for a human's eyes: bounded, and free of what a terminal would act on.
@@ -386,7 +386,7 @@ mod tests {
         let door = Door {
             live: &live,
             dialects: &settings.listeners[0].dialects,
-            peer: "127.0.0.1:9".parse().unwrap(),
+            peer: "127.0.0.1".parse().unwrap(),
             now: Wall(1_700_000_000_000_000),
             refusing,
             guests: None,

@@ -1,7 +1,7 @@
 //! The commands that do not serve: make a token, explain a refusal, import Markdown.
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -122,7 +122,7 @@ pub fn explain(arguments: &ExplainArguments) -> ExitCode {
     let live = settings.live();
     let now = Clock::system().wall();
     let decide = |listen: &Listen| {
-        let peer = SocketAddr::new(arguments.peer, 0);
+        let peer = arguments.peer;
         let door = Door { live: &live, dialects: &listen.dialects, peer, now, refusing: None, guests: None };
         admission::decide(&parsed, &door)
     };

@@ -42,10 +42,10 @@ struct Account {
     barred_until: Option<Mono>,
 }
 
-/// A place taken: give it back to [`Guests::leave`] when the connection ends.
+/// A place taken: give it back to [`Guests::leave`] when the connection ends. It holds no address: its connection does.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "the place stays taken until it is given back"]
-pub struct Place(IpAddr);
+pub struct Place(());
 
 impl Guests {
     /// Takes a place for a handshake of `client` that the door has let in.
@@ -62,7 +62,7 @@ impl Guests {
             return Err(Reject::new(Reason::TooManyRequests, "too many connections are open from this address"));
         }
         account.open += 1;
-        Ok(Place(guest))
+        Ok(Place(()))
     }
 
     /// Too many wrong tokens came from there. Asked before a token is looked at: an answer that differs for the right one
@@ -76,8 +76,9 @@ impl Guests {
             .is_some_and(|until| now < until)
     }
 
-    pub fn leave(&self, place: Place) {
-        if let Some(account) = self.accounts.lock().by_guest.get_mut(&place.0) {
+    /// Gives a place of `client` back.
+    pub fn leave(&self, _place: Place, client: IpAddr) {
+        if let Some(account) = self.accounts.lock().by_guest.get_mut(&guest_of(client)) {
             account.open = account.open.saturating_sub(1);
         }
     }
@@ -140,7 +141,7 @@ mod tests {
             (0..3).map(|_| guests.enter(address("192.0.2.1"), &limits, Mono(0)).unwrap()).collect();
         assert!(guests.enter(address("192.0.2.1"), &limits, Mono(0)).is_err());
         assert!(guests.enter(address("192.0.2.2"), &limits, Mono(0)).is_ok());
-        guests.leave(places.pop().unwrap());
+        guests.leave(places.pop().unwrap(), address("192.0.2.1"));
         assert!(guests.enter(address("192.0.2.1"), &limits, Mono(0)).is_ok());
     }
 
@@ -195,7 +196,7 @@ mod tests {
         for number in 0..ADDRESSES_REMEMBERED as u32 + 10 {
             let now = Mono(u64::from(number) * 1_000_000_000);
             let place = guests.enter(IpAddr::V4(number.into()), &limits, now).unwrap();
-            guests.leave(place);
+            guests.leave(place, IpAddr::V4(number.into()));
         }
         assert!(guests.accounts.lock().by_guest.len() <= ADDRESSES_REMEMBERED);
         assert_eq!(guests.open(), 0);

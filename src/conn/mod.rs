@@ -32,7 +32,7 @@ use bytes::Bytes;
 use crate::auth::rights::Rights;
 use crate::auth::token::LEEWAY_SECONDS;
 use crate::auth::{Credential, Principal};
-use crate::clock::{Mono, Wall};
+use crate::clock::{MaybeMono, Mono, Wall};
 use crate::dialect::{Intent, Session, Write};
 use crate::http::{self, Head, Reason, Reject};
 use crate::limits::{
@@ -48,7 +48,7 @@ use crate::ws::{self, Close};
 pub struct Connection {
     phase: Phase,
     /// Bytes read and not yet used.
-    tail: Vec<u8>,
+    tail: Box<[u8]>,
     pub outbox: Outbox,
     /// An intent that had to wait for answers or for room in the store's queue.
     parked: Option<Box<Intent>>,
@@ -61,9 +61,9 @@ pub struct Connection {
     /// When the peer was last heard.
     heard: Mono,
     /// When the ping without a pong was sent.
-    pinged: Option<Mono>,
+    pinged: MaybeMono,
     /// When the socket last took a byte, while it would not take them all.
-    blocked: Option<Mono>,
+    blocked: MaybeMono,
     /// When the oldest question out was asked.
     asked: Mono,
     /// Made with the first message of a metered connection: one at rest owns nothing.
@@ -103,10 +103,10 @@ pub struct Open {
     pub rights: Arc<Rights>,
     /// A credential had to show who it is.
     pub verified: bool,
-    /// Unix seconds after which the credential is worth nothing.
-    expires: Option<i64>,
+    /// Unix seconds after which the credential is worth nothing; `NEVER` for one that does not run out.
+    expires: i64,
     /// When the message under way began.
-    begun: Option<Mono>,
+    begun: MaybeMono,
     /// Rates are held against it.
     metered: bool,
     /// When it was last told that the server lives, in the dialects that say so.
@@ -233,6 +233,14 @@ const CREDENTIAL_CHECK: Duration = Duration::from_secs(5);
 /// A client that can refresh its token in band is told so this long before the token runs out.
 const EXPIRY_WARNING: Duration = Duration::from_secs(60);
 
+/// The expiry of what does not run out: an `Option<i64>` would take another eight bytes of every connection.
+const NEVER: i64 = i64::MAX;
+
+/// Believed as long as at the door, or a token let in within its leeway would be closed at once.
+fn expiry(principal: &Principal) -> i64 {
+    principal.expires_at.map_or(NEVER, |at| at.saturating_add(LEEWAY_SECONDS))
+}
+
 impl Asked {
     pub fn request(framing: Framing, actor: Arc<str>, verified: bool) -> Asked {
         Asked { framing, actor, verified, handshake: None, patience: Duration::ZERO, stream: None }
@@ -243,15 +251,15 @@ impl Connection {
     pub fn new(now: Mono) -> Connection {
         Connection {
             phase: Phase::Head { reads: 0, body: false, first: true },
-            tail: Vec::new(),
+            tail: Box::default(),
             outbox: Outbox::default(),
             parked: None,
             inflight: 0,
             exclusive: false,
             since: now,
             heard: now,
-            pinged: None,
-            blocked: None,
+            pinged: MaybeMono::NONE,
+            blocked: MaybeMono::NONE,
             asked: now,
             rate: None,
             last: None,
@@ -301,7 +309,7 @@ impl Connection {
 
     /// Bytes that were read before and not used: they come before anything fresh.
     pub fn take_tail(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.tail)
+        std::mem::take(&mut self.tail).into_vec()
     }
 
     pub fn has_tail(&self) -> bool {
@@ -310,7 +318,7 @@ impl Connection {
 
     pub fn keep_tail(&mut self, bytes: Vec<u8>) {
         if !self.is_closing() {
-            self.tail = bytes;
+            self.tail = bytes.into_boxed_slice();
         }
     }
 
@@ -343,7 +351,7 @@ impl Connection {
                 };
                 let (used, step) = open.next(input, bounds, now, out);
                 if matches!(step, Step::Handled(_) | Step::Intent(_) | Step::More) {
-                    self.pinged = None;
+                    self.pinged = MaybeMono::NONE;
                 }
                 (used, step)
             }
@@ -480,9 +488,8 @@ impl Connection {
             actor: principal.user.clone(),
             verified,
             rights: principal.rights.clone(),
-            // Believed as long as at the door, or a token let in within its leeway would be closed at once.
-            expires: principal.expires_at.map(|at| at.saturating_add(LEEWAY_SECONDS)),
-            begun: None,
+            expires: expiry(principal),
+            begun: MaybeMono::NONE,
             metered,
             beaten: now,
             warned,
@@ -503,7 +510,7 @@ impl Connection {
             self.since = now;
             self.remember();
             self.phase = Phase::Closing { shut: false };
-            self.tail = Vec::new();
+            self.tail = Box::default();
             self.parked = None;
         }
     }
@@ -538,8 +545,8 @@ impl Connection {
     pub fn die(&mut self) {
         self.remember();
         self.phase = Phase::Dead;
-        self.blocked = None;
-        self.tail = Vec::new();
+        self.blocked = MaybeMono::NONE;
+        self.tail = Box::default();
         self.parked = None;
         self.outbox.clear();
     }
@@ -548,8 +555,8 @@ impl Connection {
 
     /// The socket took some bytes and would not take more.
     pub fn block(&mut self, progressed: bool, now: Mono) {
-        if progressed || self.blocked.is_none() {
-            self.blocked = Some(now);
+        if progressed || !self.blocked.is_some() {
+            self.blocked = now.into();
             // Whoever still takes his last answer is neither idle nor late with his own close.
             if matches!(self.phase, Phase::Closing { shut: false } | Phase::Head { first: false, reads: 0, .. }) {
                 self.since = now;
@@ -558,7 +565,7 @@ impl Connection {
     }
 
     pub fn unblock(&mut self) {
-        self.blocked = None;
+        self.blocked = MaybeMono::NONE;
     }
 
     pub fn is_blocked(&self) -> bool {
@@ -566,7 +573,7 @@ impl Connection {
     }
 
     pub fn pinged(&mut self, now: Mono) {
-        self.pinged = Some(now);
+        self.pinged = now.into();
     }
 
     /// What to wait for, derived from the state.
@@ -578,7 +585,7 @@ impl Connection {
 
     /// The nearest deadline and what its passing means; a peer that cannot be heard now is not blamed for its silence.
     pub fn lapse(&self, now: (Mono, Wall), limits: &Limits) -> Option<(Mono, Lapse)> {
-        let stall = self.blocked.map(|since| (since.after(limits.stall), Lapse::Stall));
+        let stall = self.blocked.get().map(|since| (since.after(limits.stall), Lapse::Stall));
         let nearest = match &self.phase {
             Phase::Dead => None,
             // The answer to our last word is waited for from when it is written. Until then it is the stall that counts: a
@@ -597,7 +604,7 @@ impl Connection {
                 let (ping, pong) = open.patience(limits);
                 let alive = if unheard {
                     None
-                } else if let Some(pinged) = self.pinged {
+                } else if let Some(pinged) = self.pinged.get() {
                     Some((pinged.after(pong), Lapse::Pong))
                 } else {
                     Some((self.heard.after(ping), Lapse::Ping))
@@ -606,8 +613,8 @@ impl Connection {
                 let unknown = !open.session.is_authenticated();
                 let identity = unknown.then(|| (self.since.after(limits.handshake), Lapse::Unauthenticated));
                 let answer = self.waits().then(|| (self.asked.after(limits.answer), Lapse::Answer));
-                let message = open.begun.map(|begun| (begun.after(limits.message_time), Lapse::Message));
-                let credential = open.expires.map(|expires| {
+                let message = open.begun.get().map(|begun| (begun.after(limits.message_time), Lapse::Message));
+                let credential = open.expires().map(|expires| {
                     let left = Duration::from_secs(expires.saturating_sub(now.1.unix_seconds()).max(0) as u64);
                     let next = if open.warned { left } else { left.saturating_sub(EXPIRY_WARNING) };
                     (now.0.after(next.min(CREDENTIAL_CHECK)), Lapse::Credential)
@@ -629,7 +636,7 @@ impl Connection {
     /// The one word of warning before the credential runs out, when it is time for it.
     pub fn warn(&mut self, wall: Wall) -> Option<Bytes> {
         let Phase::Open(open) = &mut self.phase else { return None };
-        let left = Duration::from_secs(open.expires?.saturating_sub(wall.unix_seconds()).max(0) as u64);
+        let left = Duration::from_secs(open.expires()?.saturating_sub(wall.unix_seconds()).max(0) as u64);
         if open.warned || left > EXPIRY_WARNING {
             return None;
         }
@@ -647,7 +654,7 @@ impl Connection {
         open.named |= principal.via != Credential::None;
         open.actor = principal.user.clone();
         open.rights = principal.rights.clone();
-        open.expires = principal.expires_at.map(|at| at.saturating_add(LEEWAY_SECONDS));
+        open.expires = expiry(principal);
         open.warned = open.session.expiring(Duration::ZERO).is_none();
         open.session.authenticated();
         true
@@ -667,7 +674,7 @@ impl Connection {
 
     /// The credential is worth nothing any more.
     pub fn has_expired(&self, wall: Wall) -> bool {
-        self.open().and_then(|open| open.expires).is_some_and(|expires| expires <= wall.unix_seconds())
+        self.open().and_then(Open::expires).is_some_and(|expires| expires <= wall.unix_seconds())
     }
 
     #[cfg(any(test, debug_assertions))]
@@ -723,9 +730,13 @@ impl Open {
         (limits.ping.min(third), limits.pong.min(2 * third))
     }
 
+    fn expires(&self) -> Option<i64> {
+        (self.expires != NEVER).then_some(self.expires)
+    }
+
     /// How long the credential is worth something.
     pub fn expires_in(&self, wall: Wall) -> Option<Duration> {
-        let left = self.expires?.saturating_sub(LEEWAY_SECONDS).saturating_sub(wall.unix_seconds());
+        let left = self.expires()?.saturating_sub(LEEWAY_SECONDS).saturating_sub(wall.unix_seconds());
         Some(Duration::from_secs(left.max(0) as u64))
     }
 
@@ -769,7 +780,11 @@ impl Open {
         };
         // Or a connection at rest would keep the buffer of its last message.
         self.decoder.release();
-        self.begun = if self.decoder.mid_message() { self.begun.or(Some(now.0)) } else { None };
+        self.begun = match (self.decoder.mid_message(), self.begun.is_some()) {
+            (true, true) => self.begun,
+            (true, false) => now.0.into(),
+            (false, _) => MaybeMono::NONE,
+        };
         (used, found)
     }
 }

@@ -8,8 +8,13 @@ use std::io::IoSlice;
 
 use bytes::Bytes;
 
+/// One pointer for a connection that is never behind, which is most of them most of the time.
 #[derive(Debug, Default)]
-pub struct Outbox {
+pub struct Outbox(Option<Box<Backlog>>);
+
+/// Never empty.
+#[derive(Debug, Default)]
+struct Backlog {
     queue: VecDeque<Bytes>,
     /// Bytes of the first entry that are sent: `< queue[0].len()`.
     sent: usize,
@@ -19,24 +24,26 @@ pub struct Outbox {
 
 impl Outbox {
     pub fn is_empty(&self) -> bool {
-        self.bytes == 0
+        self.0.is_none()
     }
 
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.0.as_ref().map_or(0, |backlog| backlog.bytes)
     }
 
     pub fn push(&mut self, frame: Bytes) {
         if !frame.is_empty() {
-            self.bytes += frame.len();
-            self.queue.push_back(frame);
+            let backlog = self.0.get_or_insert_default();
+            backlog.bytes += frame.len();
+            backlog.queue.push_back(frame);
         }
     }
 
     /// Adds what is unsent to `slices`, up to `most` of them.
     pub fn gather<'a>(&'a self, slices: &mut Vec<IoSlice<'a>>, most: usize) {
-        let mut skip = self.sent;
-        for frame in self.queue.iter().take(most) {
+        let Some(backlog) = &self.0 else { return };
+        let mut skip = backlog.sent;
+        for frame in backlog.queue.iter().take(most) {
             slices.push(IoSlice::new(frame.get(skip..).unwrap_or_default()));
             skip = 0;
         }
@@ -44,23 +51,22 @@ impl Outbox {
 
     /// `written` bytes went out; returns how many of them were not from here.
     pub fn advance(&mut self, written: usize) -> usize {
+        let Some(backlog) = &mut self.0 else { return written };
         let mut left = written;
-        while let Some(front) = self.queue.front() {
-            let unsent = front.len() - self.sent;
+        while let Some(front) = backlog.queue.front() {
+            let unsent = front.len() - backlog.sent;
             if left < unsent {
-                self.sent += left;
-                self.bytes -= left;
+                backlog.sent += left;
+                backlog.bytes -= left;
                 return 0;
             }
             left -= unsent;
-            self.bytes -= unsent;
-            self.sent = 0;
-            self.queue.pop_front();
+            backlog.bytes -= unsent;
+            backlog.sent = 0;
+            backlog.queue.pop_front();
         }
-        if self.queue.is_empty() && self.queue.capacity() > 0 {
-            // A connection at rest owns nothing; one that is never behind allocates nothing.
-            self.queue = VecDeque::new();
-        }
+        // A connection at rest owns nothing.
+        self.0 = None;
         left
     }
 
@@ -70,9 +76,10 @@ impl Outbox {
 
     #[cfg(any(test, debug_assertions))]
     pub fn check_invariants(&self) {
-        let total: usize = self.queue.iter().map(Bytes::len).sum();
-        assert_eq!(self.bytes, total - self.sent);
-        assert!(self.queue.front().map_or(self.sent == 0, |front| self.sent < front.len()));
+        let Some(backlog) = &self.0 else { return };
+        let total: usize = backlog.queue.iter().map(Bytes::len).sum();
+        assert_eq!(backlog.bytes, total - backlog.sent);
+        assert!(backlog.queue.front().is_some_and(|front| backlog.sent < front.len()));
     }
 }
 

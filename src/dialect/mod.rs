@@ -601,6 +601,18 @@ impl Session {
         }
     }
 
+    /// Takes `room`'s own copy of its name, if that is the room it speaks of.
+    pub fn share_name(&mut self, room: &RoomName) {
+        let held = match self {
+            Session::Documents(documents::Session::Prompt { room }) => room,
+            Session::Tickets(session) => session.room_mut(),
+            _ => return,
+        };
+        if held == room {
+            *held = room.clone();
+        }
+    }
+
     /// True when the member who caused an event is shown it too.
     pub fn hears_itself(&self) -> bool {
         !matches!(self, Session::Documents(_))

@@ -10,17 +10,18 @@ use std::time::Duration;
 use crate::clock::Mono;
 use crate::ids::ConnId;
 
+/// Nanoseconds; 32 bits of ticks last 17 years.
 const TICK: u64 = 128_000_000;
 /// 131 s: beyond the longest default deadline; a later one surfaces early and is entered again.
 const BUCKETS: usize = 1024;
 
 #[derive(Debug)]
 pub struct Deadlines {
-    buckets: Vec<Vec<(ConnId, u64)>>,
+    buckets: Vec<Vec<(ConnId, u32)>>,
     /// One bit a bucket: something is in it.
     occupied: [u64; BUCKETS / 64],
     /// The next tick to be looked at.
-    tick: u64,
+    tick: u32,
     len: usize,
 }
 
@@ -32,12 +33,12 @@ impl Default for Deadlines {
 
 impl Deadlines {
     /// The tick by which `at` has passed, never in the past.
-    pub fn tick_of(&self, at: Mono) -> u64 {
-        (at.0.div_ceil(TICK)).clamp(self.tick, self.tick + BUCKETS as u64 - 1)
+    pub fn tick_of(&self, at: Mono) -> u32 {
+        u32::try_from(at.0.div_ceil(TICK)).unwrap_or(u32::MAX).clamp(self.tick, self.tick + BUCKETS as u32 - 1)
     }
 
-    pub fn enter(&mut self, id: ConnId, tick: u64) {
-        let bucket = (tick % BUCKETS as u64) as usize;
+    pub fn enter(&mut self, id: ConnId, tick: u32) {
+        let bucket = tick as usize % BUCKETS;
         if let Some(entries) = self.buckets.get_mut(bucket) {
             entries.push((id, tick));
             self.occupied[bucket / 64] |= 1 << (bucket % 64);
@@ -46,14 +47,14 @@ impl Deadlines {
     }
 
     /// Gives out the entries whose tick has come.
-    pub fn due(&mut self, now: Mono, into: &mut Vec<(ConnId, u64)>) {
-        let last = now.0 / TICK;
+    pub fn due(&mut self, now: Mono, into: &mut Vec<(ConnId, u32)>) {
+        let last = u32::try_from(now.0 / TICK).unwrap_or(u32::MAX - BUCKETS as u32);
         if self.len == 0 {
             self.tick = self.tick.max(last + 1);
             return;
         }
         while self.tick <= last && self.len > 0 {
-            let bucket = (self.tick % BUCKETS as u64) as usize;
+            let bucket = self.tick as usize % BUCKETS;
             if self.occupied[bucket / 64] & (1 << (bucket % 64)) != 0 {
                 self.occupied[bucket / 64] &= !(1 << (bucket % 64));
                 if let Some(entries) = self.buckets.get_mut(bucket) {
@@ -72,11 +73,11 @@ impl Deadlines {
         if self.len == 0 {
             return None;
         }
-        let ahead = (0..BUCKETS as u64).find(|ahead| {
-            let bucket = ((self.tick + ahead) % BUCKETS as u64) as usize;
+        let ahead = (0..BUCKETS as u32).find(|ahead| {
+            let bucket = (self.tick + ahead) as usize % BUCKETS;
             self.occupied[bucket / 64] & (1 << (bucket % 64)) != 0
         })?;
-        Some(Mono((self.tick + ahead) * TICK).since(now))
+        Some(Mono(u64::from(self.tick + ahead) * TICK).since(now))
     }
 }
 

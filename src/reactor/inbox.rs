@@ -64,7 +64,7 @@ impl<P: Poller> Reactor<P> {
 
     fn welcome_socket(&mut self, socket: P::Socket, peer: SocketAddr, listener: u8) {
         let conn = Connection::new(self.now.0);
-        let Some(id) = self.table.insert(socket, conn, peer, listener) else {
+        let Some(id) = self.table.insert(socket, conn, peer.ip(), listener) else {
             log::error!("every slot of reactor {} is taken: {peer} was dropped", self.wiring.index);
             return;
         };

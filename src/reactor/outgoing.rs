@@ -35,6 +35,13 @@ impl<P: Poller> Reactor<P> {
         let metered = handshake.metered;
         self.counts.agents_sockets += u64::from(session.dialect() == Name::Agents);
         let verified = entry.conn.asked_of().is_some_and(|asked| asked.verified);
+        let mut session = session;
+        for (room, _) in entry.memberships.as_slice() {
+            // The members of a room then hold its name once, not once each.
+            if let Some(room) = self.hub.room(*room) {
+                session.share_name(room.name());
+            }
+        }
         entry.conn.upgrade(session, &principal, verified, metered, self.now.0);
         entry.conn.outbox.push(head.into());
         entry.conn.outbox.push(greeting);
@@ -56,7 +63,7 @@ impl<P: Poller> Reactor<P> {
         let weight = response.body.len();
         let refusal;
         let response = if self.wiring.responses.admit(weight) {
-            entry.response_bytes += weight;
+            entry.response_bytes = entry.response_bytes.saturating_add(u32::try_from(weight).unwrap_or(u32::MAX));
             response
         } else {
             let reject = Reject::new(Reason::StoreBusy, "too many responses wait for slow readers");
@@ -135,7 +142,7 @@ impl<P: Poller> Reactor<P> {
                 }
             }
             Phase::Head { .. } => {
-                let peer = entry.peer.ip();
+                let peer = entry.peer;
                 self.log_refusal(id, peer, "-", reject);
                 self.respond(id, &Response::reject(reject), Framing::default());
             }

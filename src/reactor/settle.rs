@@ -28,10 +28,10 @@ impl<P: Poller> Reactor<P> {
             false => Memberships::None,
         };
         if entry.conn.outbox.is_empty() {
-            self.wiring.responses.release(std::mem::take(&mut entry.response_bytes));
+            self.wiring.responses.release(std::mem::take(&mut entry.response_bytes) as usize);
         }
-        let waiting = entry.conn.outbox.bytes();
-        self.counts.outbox_bytes += waiting as i64 - entry.gauged as i64;
+        let waiting = u32::try_from(entry.conn.outbox.bytes()).unwrap_or(u32::MAX);
+        self.counts.outbox_bytes += i64::from(waiting) - i64::from(entry.gauged);
         entry.gauged = waiting;
         let gone = entry.conn.is_closing() && std::mem::take(&mut entry.takes);
         for (room, member) in memberships.as_slice() {
@@ -76,11 +76,11 @@ impl<P: Poller> Reactor<P> {
         if entry.takes {
             self.gone(id);
         }
-        self.wiring.responses.release(entry.response_bytes);
+        self.wiring.responses.release(entry.response_bytes as usize);
         if let Some(place) = entry.guest.take() {
-            self.wiring.guests.leave(place);
+            self.wiring.guests.leave(place, entry.client);
         }
-        self.counts.outbox_bytes -= entry.gauged as i64;
+        self.counts.outbox_bytes -= i64::from(entry.gauged);
         let was = entry.registered;
         if let Err(error) = self.poller.arm(&mut entry.socket, Table::<P::Socket>::token(id), was, None) {
             log::debug!("{id}: {error}");

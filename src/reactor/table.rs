@@ -6,7 +6,7 @@
 //! A slot is freed only there, at the end of the turn, and a generation tells its tenants apart: a stale id, from a slow
 //! store or a late event, finds nobody.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use slab::Slab;
 
@@ -20,7 +20,7 @@ use crate::room::{MemberKey, RoomKey};
 pub struct Entry<T> {
     pub socket: T,
     pub conn: Connection,
-    pub peer: SocketAddr,
+    pub peer: IpAddr,
     /// Who it is for, as far as trusted proxies say; the peer itself before its first request.
     pub client: IpAddr,
     /// Index of the listener it came in by.
@@ -28,7 +28,7 @@ pub struct Entry<T> {
     /// What the poller was last told.
     pub registered: Option<Wants>,
     /// The tick it stands in the deadlines' wheel for; 0 for none.
-    pub armed: u64,
+    pub armed: u32,
     pub memberships: Memberships,
     /// The kernel may hold bytes of which we were told and which we have not read: the edge will not come again.
     pub unread: bool,
@@ -39,9 +39,9 @@ pub struct Entry<T> {
     /// Its place among the connections of its address.
     pub guest: Option<Place>,
     /// What its response takes of the budget for all, until it is written.
-    pub response_bytes: usize,
+    pub response_bytes: u32,
     /// What the gauge of waiting bytes holds of this one.
-    pub gauged: usize,
+    pub gauged: u32,
     generation: u32,
     touched: bool,
 }
@@ -52,16 +52,20 @@ pub enum Memberships {
     #[default]
     None,
     One((RoomKey, MemberKey)),
-    Many(Vec<(RoomKey, MemberKey)>),
+    Many(Box<ManyRooms>),
 }
+
+/// Behind one pointer, which is all that a connection in one room has room for.
+#[derive(Debug)]
+pub struct ManyRooms(Vec<(RoomKey, MemberKey)>);
 
 impl Memberships {
     pub fn add(&mut self, membership: (RoomKey, MemberKey)) {
         *self = match std::mem::take(self) {
             Memberships::None => Memberships::One(membership),
-            Memberships::One(first) => Memberships::Many(vec![first, membership]),
+            Memberships::One(first) => Memberships::Many(Box::new(ManyRooms(vec![first, membership]))),
             Memberships::Many(mut all) => {
-                all.push(membership);
+                all.0.push(membership);
                 Memberships::Many(all)
             }
         };
@@ -73,7 +77,7 @@ impl Memberships {
             Memberships::One((key, _)) if key == room => Memberships::None,
             Memberships::One(other) => Memberships::One(other),
             Memberships::Many(mut all) => {
-                all.retain(|(key, _)| *key != room);
+                all.0.retain(|(key, _)| *key != room);
                 Memberships::Many(all)
             }
         };
@@ -83,7 +87,7 @@ impl Memberships {
         match self {
             Memberships::None => &[],
             Memberships::One(one) => std::slice::from_ref(one),
-            Memberships::Many(all) => all,
+            Memberships::Many(all) => &all.0,
         }
     }
 }
@@ -110,7 +114,7 @@ impl<T> Table<T> {
     }
 
     /// `None` when every slot is taken.
-    pub fn insert(&mut self, socket: T, conn: Connection, peer: SocketAddr, listener: u8) -> Option<ConnId> {
+    pub fn insert(&mut self, socket: T, conn: Connection, peer: IpAddr, listener: u8) -> Option<ConnId> {
         let vacant = self.entries.vacant_entry();
         let slot = vacant.key();
         if slot >= SLOTS_MAX {
@@ -122,7 +126,7 @@ impl<T> Table<T> {
             socket,
             conn,
             peer,
-            client: peer.ip(),
+            client: peer,
             listener,
             registered: None,
             armed: 0,
@@ -210,7 +214,7 @@ mod tests {
     #[test]
     fn a_stale_id_finds_nobody_although_its_slot_is_taken_again() {
         let mut table: Table<()> = Table::new(0);
-        let peer: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let peer: IpAddr = "127.0.0.1".parse().unwrap();
         let first = table.insert((), Connection::new(Mono(0)), peer, 0).unwrap();
         assert!(table.touch(first).is_some());
         table.remove(first).unwrap();
@@ -224,7 +228,7 @@ mod tests {
     #[test]
     fn touched_connections_are_told_once() {
         let mut table: Table<()> = Table::new(0);
-        let peer: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let peer: IpAddr = "127.0.0.1".parse().unwrap();
         let id = table.insert((), Connection::new(Mono(0)), peer, 0).unwrap();
         table.touch(id);
         table.touch(id);

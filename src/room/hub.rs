@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use slab::Slab;
 
-use super::{Member, MemberKey, Room};
+use super::{Member, MemberKey, Room, UNSTARTED};
 use crate::dialect::Name;
 use crate::directory::Receipt;
 use crate::ids::{ConnId, RoomName};
@@ -68,7 +68,7 @@ impl Hub {
             (None, None) => return None,
         };
         let room = self.rooms.get_mut(key.0 as usize)?;
-        let member = Member { conn, dialect, hears_itself, next: None, waiting: false };
+        let member = Member { conn, dialect, hears_itself, waiting: false, next: UNSTARTED };
         self.members += 1;
         Some((key, MemberKey(room.members.insert(member) as u32)))
     }

@@ -42,15 +42,18 @@ pub struct Member {
     pub dialect: Name,
     /// Shown its own events too.
     pub hears_itself: bool,
-    /// `None` until the member's snapshot has come: it is shown nothing yet.
-    next: Option<Seq>,
     waiting: bool,
+    /// `UNSTARTED` until the member's snapshot has come: it is shown nothing yet. (An `Option` would take eight bytes more
+    /// of every membership.)
+    next: Seq,
 }
+
+const UNSTARTED: Seq = Seq(u64::MAX);
 
 impl Member {
     /// What it must be shown next; `None` before its snapshot has come.
     pub fn next(&self) -> Option<Seq> {
-        self.next
+        (self.next != UNSTARTED).then_some(self.next)
     }
 }
 
@@ -147,7 +150,7 @@ impl Room {
             self.end = self.end.max(head);
         }
         if let Some(member) = self.members.get_mut(key.0 as usize) {
-            member.next = Some(after.next());
+            member.next = after.next();
         }
     }
 
@@ -175,7 +178,7 @@ impl Room {
 
     /// It was joined, and its question is not answered yet.
     pub fn is_joining(&self, key: MemberKey) -> bool {
-        self.members.get(key.0 as usize).is_some_and(|member| member.next.is_none())
+        self.members.get(key.0 as usize).is_some_and(|member| member.next == UNSTARTED)
     }
 
     /// Takes one live event. Older than what was delivered: dropped. Behind a hole: whoever needs what lies in the hole
@@ -229,21 +232,21 @@ impl Room {
     /// Moves a member to just behind a reset's snapshot. `None` when the reset is older than what the member has seen.
     pub fn reset(&mut self, key: MemberKey, seq: Seq, frames: &Frames) -> Option<bytes::Bytes> {
         let member = self.members.get_mut(key.0 as usize)?;
-        member.next.filter(|next| *next <= seq)?;
-        member.next = Some(seq.next());
+        member.next().filter(|next| *next <= seq)?;
+        member.next = seq.next();
         Some(frames.of(member.dialect).clone())
     }
 
     pub fn look(&self, key: MemberKey) -> Look<'_> {
         let Some(member) = self.members.get(key.0 as usize) else { return Look::Current };
-        let Some(next) = member.next else { return Look::Current };
+        let Some(next) = member.next() else { return Look::Current };
         self.look_at(member, next)
     }
 
     /// As [`Room::look`], for the cursor `ahead` events further on.
     pub fn look_ahead(&self, key: MemberKey, ahead: u64) -> Look<'_> {
         let Some(member) = self.members.get(key.0 as usize) else { return Look::Current };
-        let Some(next) = member.next else { return Look::Current };
+        let Some(next) = member.next() else { return Look::Current };
         self.look_at(member, Seq(next.0 + ahead))
     }
 
@@ -272,9 +275,9 @@ impl Room {
     /// The member was shown `events` more events.
     pub fn advance(&mut self, key: MemberKey, events: u64) {
         if let Some(member) = self.members.get_mut(key.0 as usize)
-            && let Some(next) = &mut member.next
+            && member.next != UNSTARTED
         {
-            next.0 += events;
+            member.next.0 += events;
         }
     }
 
@@ -283,7 +286,7 @@ impl Room {
     pub fn ask(&mut self, key: MemberKey) -> Option<Seq> {
         let dialects = self.dialects();
         let member = self.members.get_mut(key.0 as usize)?;
-        let after = Seq(member.next?.0.saturating_sub(1));
+        let after = Seq(member.next()?.0.saturating_sub(1));
         let bit = member.dialect.bit();
         if !std::mem::replace(&mut member.waiting, true) {
             self.waiting.push(key);
@@ -321,7 +324,7 @@ impl Room {
     }
 
     pub fn next_of(&self, key: MemberKey) -> Option<Seq> {
-        self.members.get(key.0 as usize)?.next
+        self.members.get(key.0 as usize)?.next()
     }
 
     pub fn end(&self) -> Seq {
@@ -357,7 +360,7 @@ impl Room {
 
     fn anybody_is_behind(&self) -> bool {
         let reach = self.recent.front().map_or(self.end.next(), Committed::seq);
-        self.members.iter().any(|(_, member)| member.next.is_some_and(|next| next < reach))
+        self.members.iter().any(|(_, member)| member.next().is_some_and(|next| next < reach))
     }
 
     #[cfg(any(test, debug_assertions))]

@@ -115,7 +115,7 @@ fn resolve(text: &str, rows: &mut dyn Rows) -> Result<Reply, RowsError> {
     let room = paths::room_of(&document.id);
     let id: Arc<str> = Arc::from(document.id);
     Ok(Reply::Found(Box::new(Entrance {
-        session: dialect::Session::Documents(Session::Prompt { id: id.clone(), room: room.clone() }),
+        session: dialect::Session::Documents(Session::Prompt { room: room.clone() }),
         rooms: vec![room],
         ask: Query::Read(Box::new(dialect::Read::Documents(Read::Welcome { id }))),
     })))
@@ -391,7 +391,7 @@ mod tests {
             let Entrance { session, rooms: found, ask } = *entrance;
             let room = found.first().cloned().unwrap();
             let id: Arc<str> = "a/x/foo".into();
-            let prompt = Session::Prompt { id: id.clone(), room: room.clone() };
+            let prompt = Session::Prompt { room: room.clone() };
             assert_eq!(session, dialect::Session::Documents(prompt));
             assert_eq!(ask, Query::Read(Box::new(dialect::Read::Documents(Read::Welcome { id }))));
             rooms.insert(room);

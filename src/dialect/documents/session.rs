@@ -6,7 +6,7 @@ use bytes::Bytes;
 use jiff::tz::TimeZone;
 
 use super::DEBUG_ROOM;
-use super::paths::Target;
+use super::paths::{Target, id_of_room};
 use super::reads::Read;
 use super::wire::{self, Field, Message};
 use super::writes::{Asked, Change, Metadata};
@@ -19,9 +19,8 @@ use crate::limits::OP_ID_BYTES_MAX;
 /// One socket of this dialect.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Session {
-    /// `id` is canonical.
+    /// The room is named after the canonical id.
     Prompt {
-        id: Arc<str>,
         room: RoomName,
     },
     Echo {
@@ -52,8 +51,8 @@ impl Session {
     pub fn on_text(&mut self, text: &str, now: Wall) -> Intent {
         let local = |at| time::naive(at, &TimeZone::system());
         match self {
-            Session::Prompt { id, room } => match wire::parse(text) {
-                Ok(message) => on_message(id, room, message),
+            Session::Prompt { room } => match wire::parse(text) {
+                Ok(message) => on_message(room, message),
                 Err(why) => Intent::Complain(wire::error(why)),
             },
             Session::Echo { counter } => {
@@ -74,7 +73,8 @@ impl Session {
     }
 }
 
-fn on_message(id: &Arc<str>, room: &RoomName, message: Message<'_>) -> Intent {
+fn on_message(room: &RoomName, message: Message<'_>) -> Intent {
+    let id = id_of_room(room.as_str()).unwrap_or_default();
     let Field::Text(action) = &message.action else {
         return Intent::Ignore;
     };
@@ -83,13 +83,13 @@ fn on_message(id: &Arc<str>, room: &RoomName, message: Message<'_>) -> Intent {
         "update_metadata" => update_metadata(id, room, message),
         "expand" => expand(id, message.content, false),
         "expand_prompt" => expand(id, message.content, true),
-        "get_details" => Intent::Read(ask(Read::Details { id: id.clone() })),
+        "get_details" => Intent::Read(ask(Read::Details { id: id.into() })),
         // Silence is asserted by an existing suite (P8).
         _ => Intent::Ignore,
     }
 }
 
-fn update(id: &Arc<str>, room: &RoomName, message: Message<'_>) -> Intent {
+fn update(id: &str, room: &RoomName, message: Message<'_>) -> Intent {
     let op = match operation(message.id) {
         Ok(op) => op,
         Err(refusal) => return refusal,
@@ -104,7 +104,7 @@ fn update(id: &Arc<str>, room: &RoomName, message: Message<'_>) -> Intent {
     }
 }
 
-fn update_metadata(id: &Arc<str>, room: &RoomName, message: Message<'_>) -> Intent {
+fn update_metadata(id: &str, room: &RoomName, message: Message<'_>) -> Intent {
     let op = match operation(message.id) {
         Ok(op) => op,
         Err(refusal) => return refusal,
@@ -126,14 +126,14 @@ fn update_metadata(id: &Arc<str>, room: &RoomName, message: Message<'_>) -> Inte
     write(id, room, op, None, Some(Metadata { description, tags }))
 }
 
-fn expand(id: &Arc<str>, content: Field<'_>, stored_if_absent: bool) -> Intent {
+fn expand(id: &str, content: Field<'_>, stored_if_absent: bool) -> Intent {
     let content = match content {
         Field::Text(content) => Some(content.into_owned()),
         Field::Absent if stored_if_absent => None,
         Field::Absent => return Intent::Ignore,
         _ => return Intent::Reply(wire::error("content must be a string")),
     };
-    Intent::Read(ask(Read::Expand { id: id.clone(), content }))
+    Intent::Read(ask(Read::Expand { id: id.into(), content }))
 }
 
 /// The client's own name for a write, a superset of the originals' messages.
@@ -145,13 +145,7 @@ fn operation(id: Field<'_>) -> Result<Option<OpId>, Intent> {
     }
 }
 
-fn write(
-    id: &Arc<str>,
-    room: &RoomName,
-    op: Option<OpId>,
-    content: Option<String>,
-    metadata: Option<Metadata>,
-) -> Intent {
+fn write(id: &str, room: &RoomName, op: Option<OpId>, content: Option<String>, metadata: Option<Metadata>) -> Intent {
     let change = Change::Update { id: id.to_string(), content, metadata, asked: Asked::Socket { op: op.clone() } };
     Intent::Write(Box::new(Write { room: room.clone(), op, change: dialect::Change::Documents(change) }))
 }
@@ -171,7 +165,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn prompt() -> Session {
-        Session::Prompt { id: "a/b".into(), room: room_of("a/b") }
+        Session::Prompt { room: room_of("a/b") }
     }
 
     /// One line for an intent, to compare transcripts by.

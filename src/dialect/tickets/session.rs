@@ -25,6 +25,10 @@ pub fn open(target: &Target) -> Opening {
 }
 
 impl Session {
+    pub fn room_mut(&mut self) -> &mut RoomName {
+        &mut self.room
+    }
+
     pub fn on_text(&mut self, text: &str) -> Intent {
         let Some(message) = wire::parse(text) else {
             return Intent::Complain(wire::error("a message is a JSON object of at most 32 levels"));
