@@ -11,7 +11,9 @@ pub struct Mono(pub u64);
 
 impl Mono {
     pub fn after(self, wait: Duration) -> Mono {
-        Mono(self.0.saturating_add(wait.as_nanos().min(u128::from(u64::MAX)) as u64))
+        // In 64 bits: this is on the path of every message, and 584 years are enough.
+        let nanos = wait.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(wait.subsec_nanos()));
+        Mono(self.0.saturating_add(nanos))
     }
 
     /// Zero when `earlier` is later.

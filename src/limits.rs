@@ -128,6 +128,9 @@ pub const RECENT_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of recent events over all rooms of one reactor; past it a room keeps none once its members were served. Ten
 /// thousand busy rooms would otherwise be allowed 2.5 GiB.
 pub const HUB_RECENT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of signals that a room gathers in a turn before they are handed out in one piece; a member's kernel buffer takes
+/// several times as much.
+pub const SIGNAL_BYTES_MAX: usize = 16 * 1024;
 /// Pages a room keeps in memory for members far behind.
 pub const WINDOWS_MAX: usize = 4;
 
@@ -198,6 +201,7 @@ const _: () = assert!(INFLIGHT_WRITES_MAX < INFLIGHT_BACKEND_MAX && INFLIGHT_BAC
 const _: () = assert!(WAL_LOOK_BYTES < WAL_CHECKPOINT_BYTES, "a checkpoint is not noticed late");
 const _: () = assert!(WAL_CHECKPOINT_BYTES < WAL_RESTART_BYTES && WAL_RESTART_BYTES < WAL_ALARM_BYTES);
 const _: () = assert!(TRIM_EVENTS as usize > BATCH_OPS_MAX && TRIM_OPERATIONS > BATCH_OPS_MAX);
+const _: () = assert!(SIGNAL_BYTES_MAX < SEND_BUFFER_BYTES, "a run of signals fits the buffer of whoever reads");
 const _: () = assert!(RECENT_EVENTS_MAX <= PAGE_EVENTS_MAX);
 
 /// Bounds that the configuration may set.

@@ -21,7 +21,7 @@ mod outbox;
 #[cfg(test)]
 mod tests;
 
-pub use outbox::Outbox;
+pub use outbox::{Outbox, Slices};
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -305,6 +305,14 @@ impl Connection {
             Phase::Closing { .. } => true,
             Phase::Asked(_) | Phase::Dead => false,
         }
+    }
+
+    /// A WebSocket that owes nothing and is owed nothing: of all its deadlines only that of its silence runs, and what it
+    /// says only moves that one away.
+    pub fn is_quiet(&self) -> bool {
+        let Phase::Open(open) = &self.phase else { return false };
+        let waits = self.waits() || self.blocked.is_some() || !self.tail.is_empty() || !self.outbox.is_empty();
+        !waits && !open.begun.is_some() && self.slowed_until().is_none()
     }
 
     /// Bytes that were read before and not used: they come before anything fresh.

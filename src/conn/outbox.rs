@@ -8,6 +8,8 @@ use std::io::IoSlice;
 
 use bytes::Bytes;
 
+use crate::limits::WRITE_SLICES_MAX;
+
 /// One pointer for a connection that is never behind, which is most of them most of the time.
 #[derive(Debug, Default)]
 pub struct Outbox(Option<Box<Backlog>>);
@@ -39,12 +41,15 @@ impl Outbox {
         }
     }
 
-    /// Adds what is unsent to `slices`, up to `most` of them.
-    pub fn gather<'a>(&'a self, slices: &mut Vec<IoSlice<'a>>, most: usize) {
+    /// Adds what is unsent to `slices`, as far as they go.
+    pub fn gather<'a>(&'a self, slices: &mut Slices<'a>) {
         let Some(backlog) = &self.0 else { return };
         let mut skip = backlog.sent;
-        for frame in backlog.queue.iter().take(most) {
-            slices.push(IoSlice::new(frame.get(skip..).unwrap_or_default()));
+        for frame in &backlog.queue {
+            if slices.is_full() {
+                break;
+            }
+            slices.push(frame.get(skip..).unwrap_or_default());
             skip = 0;
         }
     }
@@ -83,6 +88,46 @@ impl Outbox {
     }
 }
 
+/// What one vectored write is to take, gathered without an allocation.
+#[derive(Debug)]
+pub struct Slices<'a> {
+    slices: [IoSlice<'a>; WRITE_SLICES_MAX],
+    len: usize,
+    bytes: usize,
+}
+
+impl Default for Slices<'_> {
+    fn default() -> Self {
+        Slices { slices: [IoSlice::new(&[]); WRITE_SLICES_MAX], len: 0, bytes: 0 }
+    }
+}
+
+impl<'a> Slices<'a> {
+    /// Nothing is added when it is full: ask [`Slices::is_full`] before.
+    pub fn push(&mut self, bytes: &'a [u8]) {
+        if let Some(slot) = self.slices.get_mut(self.len)
+            && !bytes.is_empty()
+        {
+            *slot = IoSlice::new(bytes);
+            self.len += 1;
+            self.bytes += bytes.len();
+        }
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.len == WRITE_SLICES_MAX
+    }
+
+    /// Of all slices.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn as_slice(&self) -> &[IoSlice<'a>] {
+        self.slices.get(..self.len).unwrap_or_default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,9 +144,10 @@ mod tests {
                 outbox.check_invariants();
             }
             for bite in bites {
-                let mut slices = Vec::new();
-                outbox.gather(&mut slices, 3);
-                let flat: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+                let mut slices = Slices::default();
+                outbox.gather(&mut slices);
+                let flat: Vec<u8> = slices.as_slice().iter().flat_map(|slice| slice.to_vec()).collect();
+                prop_assert_eq!(flat.len(), slices.bytes());
                 let taken = flat.len().min(bite);
                 sent.extend_from_slice(&flat[..taken]);
                 prop_assert_eq!(outbox.advance(taken), 0);

@@ -9,9 +9,11 @@ use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
+
+use super::sound::is_sound;
 
 /// Levels of nesting in a message (PROMISES.md threat row 58). serde_json's own bound is 128, which is a stack that no
 /// message of ours has a use for.
@@ -47,13 +49,19 @@ pub struct Object<'t>(Vec<(Cow<'t, str>, Cow<'t, str>)>);
 impl<'t> Object<'t> {
     /// None for what is no JSON object of at most [`DEPTH_MAX`] levels.
     pub fn parse(text: &'t str) -> Option<Object<'t>> {
-        if levels(text) > DEPTH_MAX {
+        // What is too short to open and close that many needs no counting: nearly every message.
+        if text.len() > 2 * DEPTH_MAX && levels(text) > DEPTH_MAX {
             return None;
         }
         let mut json = serde_json::Deserializer::from_str(text);
         let object = json.deserialize_map(Members).ok()?;
         json.end().ok()?;
         Some(object)
+    }
+
+    /// As [`Object::parse`], and whatever is in it means something to every reader (sound.rs).
+    pub fn parse_sound(text: &'t str) -> Option<Object<'t>> {
+        Object::parse(text).filter(|object| object.0.iter().all(|(_, value)| is_sound_value(value)))
     }
 
     /// A member's value as JSON text.
@@ -68,7 +76,16 @@ impl<'t> Object<'t> {
 
     /// A member's value when it is a string.
     pub fn text(&self, key: &str) -> Option<String> {
-        serde_json::from_str(self.get(key)?).ok()
+        self.word(key).map(Cow::into_owned)
+    }
+
+    /// As [`Object::text`], borrowed where it can be: to be looked at, not kept.
+    pub fn word(&self, key: &str) -> Option<Cow<'_, str>> {
+        let value = self.get(key)?;
+        match plain_string(value) {
+            Some(text) => Some(Cow::Borrowed(text)),
+            None => serde_json::from_str(value).ok().map(Cow::Owned),
+        }
     }
 
     /// In its old place, or at the end.
@@ -122,11 +139,51 @@ impl<'de> Visitor<'de> for Members {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
         let mut members = Vec::new();
-        while let Some((key, value)) = map.next_entry::<String, &'de RawValue>()? {
-            members.push((Cow::Owned(key), Cow::Borrowed(value.get())));
+        while let Some(key) = map.next_key_seed(Key)? {
+            let value: &'de RawValue = map.next_value()?;
+            members.push((key, Cow::Borrowed(value.get())));
         }
         Ok(Object(members))
     }
+}
+
+/// A key, borrowed when it stands in the text as it is meant.
+struct Key;
+
+impl<'de> DeserializeSeed<'de> for Key {
+    type Value = Cow<'de, str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Cow<'de, str>, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Key {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_borrowed_str<E>(self, key: &'de str) -> Result<Cow<'de, str>, E> {
+        Ok(Cow::Borrowed(key))
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Cow<'de, str>, E> {
+        Ok(Cow::Owned(key.to_owned()))
+    }
+}
+
+/// The text of a string value that is written as it is meant. `value` is JSON that was read before.
+fn plain_string(value: &str) -> Option<&str> {
+    let inner = value.strip_prefix('"')?.strip_suffix('"')?;
+    (!inner.as_bytes().contains(&b'\\')).then_some(inner)
+}
+
+/// Is a member's value, which was skimmed, JSON that any reader takes?
+fn is_sound_value(value: &str) -> bool {
+    // Only escapes and numbers can be wrong in a value that was skimmed, and in most there are none.
+    plain_string(value).is_some() || matches!(value, "null" | "true" | "false") || is_sound(value)
 }
 
 /// Levels of nesting, counted on the text before anything is built: a raw value is read without a bound on its depth, and

@@ -23,6 +23,7 @@ pub mod fake;
 pub mod json;
 pub mod native;
 pub mod publish;
+pub mod sound;
 pub mod tickets;
 pub mod time;
 pub mod workflows;

@@ -1,18 +1,20 @@
 //! Step 6: what there is to say is written, each socket once.
 //!
 //! Two ways. A room with something new and a member right before it: all such members are sent the very same bytes, the
-//! turn's events in one piece, with one call each, straight from the shared buffer. Everybody else (replies waiting, its
-//! own event in the run, behind, another dialect's gap) is pulled for: outbox first, then the events from its cursors.
+//! turn's events in one piece, with one call each, straight from the shared buffer; so are the turn's signals. Everybody
+//! else (replies waiting, its own event in the run, behind, another dialect's gap) is pulled for: outbox first, then the
+//! events from its cursors.
 
-use std::io::{self, IoSlice};
+use std::io;
 
 use bytes::Bytes;
 
 use super::Reactor;
 use super::poller::{Poller, Transport};
-use crate::dialect::Name;
+use crate::conn::Slices;
+use crate::dialect::{Name, Signal};
 use crate::ids::ConnId;
-use crate::limits::{WRITE_BUDGET_BYTES, WRITE_SLICES_MAX};
+use crate::limits::WRITE_BUDGET_BYTES;
 use crate::room::{Look, MemberKey, RoomKey};
 use crate::store::{Committed, Question};
 
@@ -58,14 +60,32 @@ struct Served {
 }
 
 impl<P: Poller> Reactor<P> {
+    /// There is something to be written to this connection; it is pulled for when the turn is flushed.
+    pub(super) fn owe(&mut self, id: ConnId) {
+        if let Some(entry) = self.table.reach(id)
+            && !std::mem::replace(&mut entry.unflushed, true)
+        {
+            self.unflushed.push(id);
+        }
+    }
+
     pub(super) fn flush(&mut self) {
+        for key in self.hub.take_signalled() {
+            self.flush_signals(key);
+        }
         let dirty = self.hub.take_dirty();
         for key in &dirty {
             self.flush_room(*key);
         }
-        for id in std::mem::take(&mut self.unflushed) {
-            self.pull(id);
+        let mut unflushed = std::mem::replace(&mut self.unflushed, std::mem::take(&mut self.spare));
+        for id in &unflushed {
+            if let Some(entry) = self.table.reach(*id) {
+                entry.unflushed = false;
+            }
+            self.pull(*id);
         }
+        unflushed.clear();
+        self.spare = unflushed;
         for id in std::mem::take(&mut self.answered) {
             self.resume(id);
         }
@@ -86,12 +106,13 @@ impl<P: Poller> Reactor<P> {
             .filter(|name| room.dialects() & name.bit() != 0)
             .filter_map(|name| Run::of(name, &fresh))
             .collect();
-        let mut served = Vec::new();
+        let mut served = Vec::with_capacity(room.len());
+        let mut behind = Vec::new();
         for (member_key, member) in room.members() {
             let run = runs.iter().find(|run| run.dialect == member.dialect);
             let own = !member.hears_itself && origins.contains(&member.conn);
             let (Some(run), false, true) = (run, own, member.next() == Some(from)) else {
-                self.unflushed.push(member.conn);
+                behind.push(member.conn);
                 continue;
             };
             let Some(entry) = self.table.reach(member.conn) else { continue };
@@ -99,22 +120,17 @@ impl<P: Poller> Reactor<P> {
                 continue;
             }
             if !entry.conn.outbox.is_empty() {
-                self.unflushed.push(member.conn);
+                behind.push(member.conn);
                 continue;
             }
             if run.bytes.is_empty() {
                 served.push(Served { member: member_key, events: run.frames.len() as u64 });
                 continue;
             }
-            let written = match entry.socket.write(&run.bytes) {
-                Ok(written) => written,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
-                Err(_) => {
-                    // Whoever pulls for it next meets the error again and ends it properly.
-                    self.unflushed.push(member.conn);
-                    continue;
-                }
+            let Ok(written) = write_some(&mut entry.socket, &run.bytes) else {
+                // Whoever pulls for it next meets the error again and ends it properly.
+                behind.push(member.conn);
+                continue;
             };
             self.counts.bytes_out += written as u64;
             let (events, half) = run.progress(written);
@@ -133,6 +149,56 @@ impl<P: Poller> Reactor<P> {
         for Served { member, events } in served {
             room.advance(member, events);
         }
+        for id in behind {
+            self.owe(id);
+        }
+    }
+
+    /// What was said in a room that is not state, in one piece and with one write a member. Dropped, and counted, for whoever
+    /// takes nothing now.
+    pub(super) fn flush_signals(&mut self, key: RoomKey) {
+        let Some(room) = self.hub.room_mut(key) else { return };
+        let signals = room.take_signals();
+        if signals.is_empty() {
+            return;
+        }
+        let speakers: Vec<ConnId> = signals.iter().filter_map(|signal| signal.from).collect();
+        let runs: [Bytes; Name::ALL.len()] = Name::ALL.map(|name| said(&signals, name, None));
+        let mut queued = Vec::new();
+        for (_, member) in room.members() {
+            let own;
+            let run = match speakers.contains(&member.conn) {
+                true => {
+                    own = said(&signals, member.dialect, Some(member.conn));
+                    &own
+                }
+                false => &runs[member.dialect as usize],
+            };
+            let Some(entry) = self.table.reach(member.conn) else { continue };
+            if run.is_empty() || !entry.conn.is_open() {
+                continue;
+            }
+            if entry.conn.is_blocked() {
+                self.counts.signals_dropped += signals.len() as u64;
+                continue;
+            }
+            let written = match entry.conn.outbox.is_empty() {
+                // Whoever pulls for it next meets an error again and ends it properly.
+                true => write_some(&mut entry.socket, run).unwrap_or(0),
+                false => 0,
+            };
+            self.counts.bytes_out += written as u64;
+            self.counts.messages_out += if written > 0 { signals.len() as u64 } else { 0 };
+            if written < run.len()
+                && let Some(entry) = self.table.touch(member.conn)
+            {
+                entry.conn.outbox.push(run.slice(written..));
+                queued.push(member.conn);
+            }
+        }
+        for id in queued {
+            self.owe(id);
+        }
     }
 
     /// Writes what one connection has waiting and what its cursors find, as far as its socket and its budget go.
@@ -141,10 +207,7 @@ impl<P: Poller> Reactor<P> {
         loop {
             match self.pull_once(id, &mut budget) {
                 Pulled::More if budget > 0 => {}
-                Pulled::More => {
-                    self.unflushed.push(id);
-                    return;
-                }
+                Pulled::More => return self.owe(id),
                 Pulled::Done => return,
                 Pulled::Failed => return self.hang_up(id, "the connection failed"),
             }
@@ -157,18 +220,23 @@ impl<P: Poller> Reactor<P> {
         if entry.conn.is_blocked() || entry.conn.is_dead() {
             return Pulled::Done;
         }
-        let mut slices: Vec<IoSlice<'_>> = Vec::new();
-        entry.conn.outbox.gather(&mut slices, WRITE_SLICES_MAX);
-        let mut bytes: usize = slices.iter().map(|slice| slice.len()).sum();
+        // On the stack: most pulls are for one answer or one event.
+        let mut slices = Slices::default();
+        entry.conn.outbox.gather(&mut slices);
         // What the slices behind the outbox's are: (room, member, frame).
         let mut pulled: Vec<(RoomKey, MemberKey, &Bytes)> = Vec::new();
         let mut missing = None;
         let mut caught_up = None;
+        let mut bounded = slices.is_full();
         let rooms = if entry.conn.is_open() { entry.memberships.as_slice() } else { &[] };
         for (room_key, member) in rooms {
             let Some(room) = self.hub.room(*room_key) else { continue };
             let mut ahead = 0;
-            while slices.len() < WRITE_SLICES_MAX && bytes < *budget {
+            loop {
+                if slices.is_full() || slices.bytes() >= *budget {
+                    bounded = true;
+                    break;
+                }
                 match room.look_ahead(*member, ahead) {
                     Look::Current => {
                         caught_up = room.has_pages().then_some(*room_key).or(caught_up);
@@ -177,36 +245,36 @@ impl<P: Poller> Reactor<P> {
                     Look::Missing => {
                         if ahead == 0 {
                             missing = Some((*room_key, *member));
+                        } else {
+                            // It is asked for when what stands before it is out.
+                            bounded = true;
                         }
                         break;
                     }
                     Look::Event { frame } => {
-                        if !frame.is_empty() {
-                            slices.push(IoSlice::new(frame));
-                            bytes += frame.len();
-                        }
+                        slices.push(frame);
                         pulled.push((*room_key, *member, frame));
                         ahead += 1;
                     }
                 }
             }
         }
-        let written = if slices.is_empty() {
-            0
-        } else {
-            match entry.socket.write_vectored(&slices) {
-                Ok(0) => return Pulled::Failed,
-                Ok(written) => written,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    drop(slices);
-                    entry.conn.block(false, self.now.0);
-                    return Pulled::Done;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => return Pulled::More,
-                Err(_) => return Pulled::Failed,
-            }
+        let bytes = slices.bytes();
+        let written = match slices.as_slice() {
+            [] => Ok(0),
+            [only] => entry.socket.write(only),
+            several => entry.socket.write_vectored(several),
         };
-        drop(slices);
+        let written = match written {
+            Ok(0) if bytes > 0 => return Pulled::Failed,
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                entry.conn.block(false, self.now.0);
+                return Pulled::Done;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Pulled::More,
+            Err(_) => return Pulled::Failed,
+        };
         let had_replies = !entry.conn.outbox.is_empty();
         let mut left = entry.conn.outbox.advance(written);
         self.counts.messages_out += u64::from(had_replies);
@@ -225,7 +293,6 @@ impl<P: Poller> Reactor<P> {
             left -= frame.len();
             advanced.push((*room, *member));
         }
-        let nothing_to_do = pulled.is_empty() && bytes == 0;
         drop(pulled);
         if let Some(half) = half {
             entry.conn.outbox.push(half);
@@ -248,7 +315,7 @@ impl<P: Poller> Reactor<P> {
         if let Some((room, member)) = missing {
             self.ask_page(id, room, member);
         }
-        if nothing_to_do || written < bytes { Pulled::Done } else { Pulled::More }
+        if written == bytes && bounded { Pulled::More } else { Pulled::Done }
     }
 
     /// The member's next event is not in memory: the log has it. One page at a time and room serves all who wait.
@@ -268,8 +335,33 @@ impl<P: Poller> Reactor<P> {
     }
 }
 
+/// The frames of a turn's signals for one dialect, less what `except` itself has said.
+fn said(signals: &[Signal], dialect: Name, except: Option<ConnId>) -> Bytes {
+    let heard = |signal: &&Signal| except.is_none() || signal.from != except;
+    let mut frames = signals.iter().filter(heard).map(|signal| signal.frames.of(dialect));
+    let Some(first) = frames.next() else { return Bytes::new() };
+    match frames.next() {
+        None => first.clone(),
+        Some(second) => {
+            let mut run = Vec::with_capacity(signals.len() * (first.len() + 16));
+            run.extend_from_slice(first);
+            run.extend_from_slice(second);
+            frames.for_each(|frame| run.extend_from_slice(frame));
+            run.into()
+        }
+    }
+}
+
+/// As much as the socket takes now.
+fn write_some<S: Transport>(socket: &mut S, bytes: &[u8]) -> io::Result<usize> {
+    match socket.write(bytes) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(0),
+        written => written,
+    }
+}
+
 enum Pulled {
-    /// All of it went out; there may be more.
+    /// All of it went out, and there was more than one write takes.
     More,
     Done,
     Failed,

@@ -153,22 +153,10 @@ impl<P: Poller> Reactor<P> {
         self.counts.lagging_reads += 1;
     }
 
-    /// A volatile frame: for whoever can take it now.
+    /// A volatile frame: at the end of the turn, with what else is said in its room, for whoever can take it then.
     pub(super) fn send_signal(&mut self, signal: Signal) {
-        let Some(room) = self.hub.find(&signal.room).and_then(|key| self.hub.room(key)) else { return };
-        let members: Vec<_> = room.members().map(|(_, member)| (member.conn, member.dialect)).collect();
-        for (conn, dialect) in members {
-            let frame = signal.frames.of(dialect);
-            let Some(entry) = self.table.touch(conn) else { continue };
-            if frame.is_empty() || !entry.conn.is_open() || signal.from == Some(conn) {
-                continue;
-            }
-            if entry.conn.is_blocked() {
-                self.counts.signals_dropped += 1;
-                continue;
-            }
-            entry.conn.outbox.push(frame.clone());
-            self.unflushed.push(conn);
+        if let Some(full) = self.hub.signal(signal) {
+            self.flush_signals(full);
         }
     }
 

@@ -15,13 +15,17 @@ use crate::ws::{self, Close};
 impl<P: Poller> Reactor<P> {
     /// Does what a client asks for, or parks it when it has to wait.
     pub(super) fn take_on(&mut self, id: ConnId, intent: Intent, out: &mut Vec<u8>) {
+        if let Intent::Reply(payload) | Intent::Complain(payload) = &intent
+            && self.table.peek(id).is_some_and(|entry| entry.conn.may_reply())
+        {
+            // Touches no room and leaves the connection as it is: nothing to be judged, nothing to be settled.
+            return ws::frame::put_text(out, payload);
+        }
         let intent = self.judge(id, intent);
         let Some(entry) = self.table.touch(id) else { return };
         match intent {
             Intent::Ignore => {}
-            Intent::Reply(payload) | Intent::Complain(payload) if entry.conn.may_reply() => {
-                ws::frame::put_text(out, &payload)
-            }
+            Intent::Reply(payload) if entry.conn.may_reply() => ws::frame::put_text(out, &payload),
             Intent::ReplyThenClose(payload) if entry.conn.may_reply() => {
                 if !payload.is_empty() {
                     ws::frame::put_text(out, &payload);
@@ -221,7 +225,7 @@ impl<P: Poller> Reactor<P> {
         for id in starved {
             self.resume(id);
             // Or it was a page of the log that could not be asked for.
-            self.unflushed.push(id);
+            self.owe(id);
         }
     }
 }

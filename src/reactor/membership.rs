@@ -79,7 +79,7 @@ impl<P: Poller> Reactor<P> {
             room.start(member, start.after, start.head);
             self.appear(id, key);
         }
-        self.unflushed.push(id);
+        self.owe(id);
     }
 
     /// A membership for a room's signals: of its log it is shown nothing.

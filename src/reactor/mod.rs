@@ -97,8 +97,10 @@ pub struct Reactor<P: Poller> {
     ready: Vec<Ready>,
     /// Connections with unread bytes that nobody will tell us of again.
     carry: Vec<ConnId>,
-    /// Connections with something to be written.
+    /// Connections with something to be written, each once ([`Reactor::owe`]).
     unflushed: Vec<ConnId>,
+    /// The memory of the list that is being worked through.
+    spare: Vec<ConnId>,
     /// Connections whose operation found the store's queue full.
     starved: Vec<ConnId>,
     /// Connections that got an answer this turn, and may go on when its events are out.
@@ -144,6 +146,7 @@ impl<P: Poller> Reactor<P> {
             ready: Vec::new(),
             carry: Vec::new(),
             unflushed: Vec::new(),
+            spare: Vec::new(),
             starved: Vec::new(),
             answered: Vec::new(),
             owed: VecDeque::new(),

@@ -17,7 +17,7 @@ impl<P: Poller> Reactor<P> {
     pub(super) fn queue(&mut self, id: ConnId, frame: Bytes) {
         if let Some(entry) = self.table.touch(id) {
             entry.conn.outbox.push(frame);
-            self.unflushed.push(id);
+            self.owe(id);
         }
     }
 
@@ -46,7 +46,7 @@ impl<P: Poller> Reactor<P> {
         entry.conn.outbox.push(head.into());
         entry.conn.outbox.push(greeting);
         self.greet(id);
-        self.unflushed.push(id);
+        self.owe(id);
         if self.draining {
             self.leaving.push((self.now.0, id));
         }

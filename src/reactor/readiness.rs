@@ -35,7 +35,7 @@ impl<P: Poller> Reactor<P> {
                 && entry.conn.is_blocked()
             {
                 entry.conn.unblock();
-                self.unflushed.push(id);
+                self.owe(id);
             }
             if event.ended
                 && let Some(entry) = self.table.touch(id)
@@ -63,9 +63,9 @@ impl<P: Poller> Reactor<P> {
             // What was read before comes before anything fresh.
             self.feed(id, &mut [], &mut out);
         }
-        while let Some(entry) = self.table.touch(id) {
-            entry.unread = true;
-            if entry.conn.is_dead() || !entry.conn.accepts(&self.live.limits) || budget == 0 {
+        while let Some(entry) = self.table.reach(id) {
+            if budget == 0 || !entry.conn.accepts(&self.live.limits) {
+                entry.unread = true;
                 break;
             }
             match entry.socket.read(&mut scratch) {
@@ -99,6 +99,10 @@ impl<P: Poller> Reactor<P> {
                 }
             }
         }
+        if self.table.peek(id).is_some_and(|entry| !entry.is_quiet()) {
+            // Most messages are answered on the spot and change nothing that would have to be settled.
+            self.table.touch(id);
+        }
         self.scratch = scratch;
         if out.capacity() <= SCRATCH_BYTES {
             self.out = out;
@@ -122,10 +126,10 @@ impl<P: Poller> Reactor<P> {
 
     /// Takes steps through what is unused and what is fresh, and writes the replies in one piece.
     fn feed(&mut self, id: ConnId, fresh: &mut [u8], out: &mut Vec<u8>) {
-        let Some(entry) = self.table.touch(id) else { return };
+        let Some(entry) = self.table.reach(id) else { return };
         if !entry.conn.has_tail() {
             let used = self.steps(id, fresh, out);
-            if let (Some(rest), Some(entry)) = (fresh.get(used..), self.table.touch(id))
+            if let (Some(rest), Some(entry)) = (fresh.get(used..), self.table.reach(id))
                 && !rest.is_empty()
             {
                 entry.conn.keep_tail(rest.to_vec());
@@ -135,7 +139,7 @@ impl<P: Poller> Reactor<P> {
             tail.extend_from_slice(fresh);
             let used = self.steps(id, &mut tail, out);
             if used < tail.len()
-                && let Some(entry) = self.table.touch(id)
+                && let Some(entry) = self.table.reach(id)
             {
                 tail.drain(..used);
                 entry.conn.keep_tail(tail);
@@ -147,7 +151,7 @@ impl<P: Poller> Reactor<P> {
     fn steps(&mut self, id: ConnId, input: &mut [u8], out: &mut Vec<u8>) -> usize {
         let mut used = 0;
         while used < input.len() {
-            let Some(entry) = self.table.touch(id) else { return input.len() };
+            let Some(entry) = self.table.reach(id) else { return input.len() };
             if entry.conn.is_closing() {
                 return input.len();
             }
@@ -209,7 +213,7 @@ impl<P: Poller> Reactor<P> {
         if out.is_empty() {
             return;
         }
-        if let Some(entry) = self.table.touch(id) {
+        if let Some(entry) = self.table.reach(id) {
             let mut written = 0;
             if entry.conn.outbox.is_empty() && !entry.conn.is_blocked() {
                 match entry.socket.write(out) {
@@ -232,7 +236,8 @@ impl<P: Poller> Reactor<P> {
                 && !rest.is_empty()
             {
                 entry.conn.outbox.push(bytes::Bytes::copy_from_slice(rest));
-                self.unflushed.push(id);
+                self.table.touch(id);
+                self.owe(id);
             }
         }
         out.clear();

@@ -42,8 +42,18 @@ pub struct Entry<T> {
     pub response_bytes: u32,
     /// What the gauge of waiting bytes holds of this one.
     pub gauged: u32,
+    /// It stands in the list of those that have something to be written.
+    pub unflushed: bool,
     generation: u32,
     touched: bool,
+}
+
+impl<T> Entry<T> {
+    /// Nothing about it is to be settled: its interest is what the poller knows, and no deadline is nearer than the one it
+    /// is armed for.
+    pub fn is_quiet(&self) -> bool {
+        self.armed != 0 && self.registered.is_some() && !self.unread && !self.ended && self.conn.is_quiet()
+    }
 }
 
 /// The rooms a connection is in: mostly none or one, which then needs no allocation.
@@ -137,6 +147,7 @@ impl<T> Table<T> {
             guest: None,
             response_bytes: 0,
             gauged: 0,
+            unflushed: false,
             generation: self.generation,
             touched: true,
         });
@@ -154,8 +165,8 @@ impl<T> Table<T> {
         Some(entry)
     }
 
-    /// For a change that leaves interest, deadline and life as they are: a whole write to an open socket. Anything else
-    /// goes through [`Table::touch`].
+    /// For what leaves interest, nearest deadline and life as they are: a whole write to an open socket, a message that is
+    /// answered on the spot. Whoever finds that it did not ([`Entry::is_quiet`]) goes through [`Table::touch`] as well.
     pub fn reach(&mut self, id: ConnId) -> Option<&mut Entry<T>> {
         self.entries.get_mut(id.slot as usize).filter(|entry| entry.generation == id.generation)
     }

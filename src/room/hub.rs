@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use slab::Slab;
 
 use super::{Member, MemberKey, Room, UNSTARTED};
-use crate::dialect::Name;
+use crate::dialect::{Name, Signal};
 use crate::directory::Receipt;
 use crate::ids::{ConnId, RoomName};
-use crate::limits::{HUB_RECENT_BYTES_MAX, RECENT_BYTES_MAX, RECENT_EVENTS_MAX};
+use crate::limits::{HUB_RECENT_BYTES_MAX, RECENT_BYTES_MAX, RECENT_EVENTS_MAX, SIGNAL_BYTES_MAX};
 use crate::store::Committed;
 
 /// Index of a room in its hub; valid while the room has a member.
@@ -21,6 +21,8 @@ pub struct Hub {
     by_name: HashMap<RoomName, RoomKey, foldhash::fast::RandomState>,
     /// Each once.
     dirty: Vec<RoomKey>,
+    /// With signals to be handed out, each once.
+    signalled: Vec<RoomKey>,
     recent_bytes: usize,
     members: usize,
 }
@@ -87,6 +89,7 @@ impl Hub {
         self.recent_bytes -= room.recent_bytes;
         self.by_name.remove(room.name());
         self.dirty.retain(|dirty| *dirty != key);
+        self.signalled.retain(|signalled| *signalled != key);
         Some(room.receipt)
     }
 
@@ -100,6 +103,24 @@ impl Hub {
             self.dirty.push(key);
         }
         self.recent_bytes = self.recent_bytes + room.recent_bytes - before;
+    }
+
+    /// Something that is not state was said in a room. Returns the room when what it holds is to be handed out before more is
+    /// added.
+    pub fn signal(&mut self, signal: Signal) -> Option<RoomKey> {
+        let key = self.find(&signal.room)?;
+        let room = self.rooms.get_mut(key.0 as usize)?;
+        if room.signals.is_empty() {
+            self.signalled.push(key);
+        }
+        room.signal_bytes += signal.frames.len_max();
+        room.signals.push(signal);
+        (room.signal_bytes > SIGNAL_BYTES_MAX).then_some(key)
+    }
+
+    /// The rooms with signals; [`Room::take_signals`] has them.
+    pub fn take_signalled(&mut self) -> Vec<RoomKey> {
+        std::mem::take(&mut self.signalled)
     }
 
     /// The rooms with something new; they must be given back to [`Hub::served`].

@@ -26,7 +26,7 @@ use std::collections::VecDeque;
 
 use slab::Slab;
 
-use crate::dialect::{Frames, Name};
+use crate::dialect::{Frames, Name, Signal};
 use crate::directory::Receipt;
 use crate::ids::{ConnId, RoomName, Seq};
 use crate::limits::{PAGE_EVENTS_MAX, WINDOWS_MAX};
@@ -87,6 +87,9 @@ pub struct Room {
     /// No member has brought the head yet: `end` is at most what was delivered.
     fresh: bool,
     marks: Marks,
+    /// What was said this turn that is not state.
+    signals: Vec<Signal>,
+    signal_bytes: usize,
 }
 
 /// Whether it is written down how far the members have seen the room.
@@ -112,6 +115,8 @@ impl Room {
             dirty_from: None,
             fresh: true,
             marks: Marks::None,
+            signals: Vec::new(),
+            signal_bytes: 0,
         }
     }
 
@@ -321,6 +326,12 @@ impl Room {
         let first = self.recent.front()?.seq();
         let skip = usize::try_from(from.0.checked_sub(first.0)?).ok()?;
         Some((from, self.recent.iter().skip(skip)))
+    }
+
+    /// What was said and not yet handed out, in its order.
+    pub fn take_signals(&mut self) -> Vec<Signal> {
+        self.signal_bytes = 0;
+        std::mem::take(&mut self.signals)
     }
 
     pub fn next_of(&self, key: MemberKey) -> Option<Seq> {

@@ -68,11 +68,21 @@ fn put_control(out: &mut Vec<u8>, kind: Control, payload: &[u8]) {
 }
 
 fn put(out: &mut Vec<u8>, opcode: OpCode, payload: &[u8]) {
+    if payload.len() <= CONTROL_BYTES_MAX {
+        // Most replies: two bytes of header, written where they are to stand.
+        out.reserve(2 + payload.len());
+        out.extend_from_slice(&[FIN | u8::from(opcode), payload.len() as u8]);
+        out.extend_from_slice(payload);
+        return;
+    }
     let header = Header::new(opcode, payload.len());
     out.reserve(header.bytes().len() + payload.len());
     out.extend_from_slice(header.bytes());
     out.extend_from_slice(payload);
 }
+
+/// The bit of a frame that is whole.
+const FIN: u8 = 0x80;
 
 /// The header of a whole unmasked frame, flush with the end of its space so that it can stand before a payload.
 ///
@@ -85,7 +95,6 @@ struct Header {
 
 impl Header {
     fn new(opcode: OpCode, length: usize) -> Header {
-        const FIN: u8 = 0x80;
         let first = FIN | u8::from(opcode);
         let mut space = [0; HEADER_BYTES_MAX];
         let start = match length {

@@ -55,7 +55,7 @@ pub fn parse(text: &str) -> Result<Message, &'static str> {
         });
     };
     let (Some(_), Some(data)) = (message.given("type"), message.given("data")) else { return Err(ENVELOPE) };
-    let kind = message.text("type").ok_or("Invalid message: type must be a string")?;
+    let kind = message.word("type").ok_or("Invalid message: type must be a string")?;
     let data = Object::parse(data).ok_or("Invalid message: data must be an object")?;
     match &*kind {
         "execute" => execute(&data),

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::sound::is_sound;
 use crate::dialect::agents::approvals::Verdict;
 use crate::dialect::json;
+use crate::dialect::sound::is_sound;
 use crate::ids::{OpId, RoomName, Seq};
 use crate::limits::{OP_ID_BYTES_MAX, ROOM_NAME_BYTES_MAX};
 

@@ -1,7 +1,7 @@
 //! The native protocol, `/v1/connect`: JSON text frames that carry their name under `op`, over rooms of every kind.
 //!
 //! ```text
-//! message ─▶ message (sound, fields, op) ─▶ Session ─┬─▶ Intent        auth, leave, signal, presence, ping
+//! message ─▶ message (fields, op) ─▶ Session ─┬─▶ Intent        auth, leave, signal, presence, ping
 //!                                                    ├─▶ Read::Join ─▶ joins ─▶ wire: joined, reset
 //!                                                    └─▶ Change ─────▶ writes ─▶ publish, approvals ─▶ wire: ok, refused, …
 //! event ─▶ wire::event, for every room
@@ -9,7 +9,6 @@
 //!
 //! | file | decides |
 //! |---|---|
-//! | sound | whether a text is JSON that any reader takes |
 //! | message | what a message says: names, ids and values in their bounds |
 //! | session | what one socket asks for |
 //! | joins | from where a member is shown a room, and the room's state |
@@ -22,7 +21,6 @@
 mod joins;
 mod message;
 mod session;
-mod sound;
 mod wire;
 mod writes;
 

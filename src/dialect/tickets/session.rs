@@ -33,7 +33,7 @@ impl Session {
         let Some(message) = wire::parse(text) else {
             return Intent::Complain(wire::error("a message is a JSON object of at most 32 levels"));
         };
-        match message.text("type").as_deref() {
+        match message.word("type").as_deref() {
             Some("ping") => Intent::Reply(wire::pong()),
             Some(wire::USER_RESPONSE) => user_response(&message),
             Some("resume") => self.resume(&message),

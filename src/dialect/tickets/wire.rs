@@ -5,7 +5,6 @@
 
 use bytes::Bytes;
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::dialect::json::{self, Object, quoted};
 
@@ -14,13 +13,10 @@ pub const JOB: &str = "job";
 pub const TICKET_CREATED: &str = "ticket_created";
 pub const STATUS_CHANGE: &str = "status_change";
 
-/// Reads a text that must be an object of at most `json::DEPTH_MAX` levels. Read twice, because a value that is passed on
-/// as text is only skimmed: half a surrogate in it would break whoever parses the event.
+/// Reads a text that must be an object of at most `json::DEPTH_MAX` levels. Values are passed on as text, so they must mean
+/// something: half a surrogate in one would break whoever parses the event.
 pub fn parse(text: &str) -> Option<Object<'_>> {
-    match json::parse(text)? {
-        Value::Object(_) => Object::parse(text),
-        _ => None,
-    }
+    Object::parse_sound(text)
 }
 
 /// A field's value when Python would take it for true.
