@@ -5,9 +5,9 @@
 Choices, each in FastAPI's favour:
 - uvloop and httptools, which uvicorn recommends; no access log, no compression, no keepalive pings, no lifespan events;
 - uvicorn's choice of websocket implementation (`auto`, which is `websockets-sansio`): the older `websockets` is deprecated
-  there and took 1.6 times the CPU for the same messages. PEERS_FASTAPI_WS=websockets runs that one;
+  there and took 1.1 to 1.5 times the CPU for the same messages. PEERS_FASTAPI_WS=websockets runs that one;
 - a broadcast is serialized once and sent in a loop, as FastAPI's documentation does it. A send suspends only when a member
-  is 64 KiB behind, and `asyncio.gather` makes a task for each member, which took 1.4 times the CPU for each delivery; eager
+  is 64 KiB behind, and `asyncio.gather` makes a task for each member, which took 1.2 times the CPU for each delivery; eager
   tasks were in between. ASGI knows no broadcast, and `websockets.broadcast` cannot be reached through it;
 - SQLite runs in one thread with one connection (`run_in_executor`): the loop goes on during a commit, the executor's queue
   is the lock, and the next commit begins without waiting for the loop. One commit per update, broadcast after the commit;

@@ -89,7 +89,8 @@ fn refusal(status: StatusCode) -> Response<Empty<Bytes>> {
 
 async fn connect(socket: upgrade::UpgradeFut, service: Service, rooms: &Arc<Rooms<Bytes>>) -> Outcome {
     let upgraded = socket.await?.into_inner().into_inner();
-    let parts = upgraded.downcast::<TokioIo<TcpStream>>().map_err(|_| "hyper gave back another stream than it was given")?;
+    let parts =
+        upgraded.downcast::<TokioIo<TcpStream>>().map_err(|_| "hyper gave back another stream than it was given")?;
     let (read, write) = parts.io.into_inner().into_split();
     let read = Cursor::new(parts.read_buf).chain(read);
     let write = BufWriter::with_capacity(WRITE_BUFFER, write);
