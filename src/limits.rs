@@ -128,6 +128,9 @@ pub const RECENT_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of recent events over all rooms of one reactor; past it a room keeps none once its members were served. Ten
 /// thousand busy rooms would otherwise be allowed 2.5 GiB.
 pub const HUB_RECENT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Rooms whose stand is remembered for whoever joins at their head; past it all are forgotten and looked up anew. About
+/// 100 bytes each.
+pub const STANDS_MAX: usize = 64 * 1024;
 /// Bytes of signals that a room gathers in a turn before they are handed out in one piece; a member's kernel buffer takes
 /// several times as much.
 pub const SIGNAL_BYTES_MAX: usize = 16 * 1024;

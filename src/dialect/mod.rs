@@ -38,7 +38,7 @@ use bytes::Bytes;
 use crate::auth::ApiKey;
 use crate::auth::rights::{Rights, Verb};
 use crate::clock::Wall;
-use crate::directory::Directory;
+use crate::directory::{Directory, Stand};
 use crate::http::{Head, Method, Reason, Reject, Response};
 use crate::ids::{ConnId, OpId, RoomName, Seq};
 use crate::model::{Attached, Event, Rows, RowsError, Task, Tasks, Transaction};
@@ -360,6 +360,8 @@ pub enum Reply {
     Welcome {
         frame: Bytes,
         starts: Vec<Start>,
+        /// Where the one joined room was found to stand, when all that a later joiner is told is in that.
+        stand: Option<Stand>,
     },
     /// A piece of an NDJSON response.
     Lines(Bytes),
@@ -738,6 +740,15 @@ pub fn read(
         Read::Agents(read) => agents::read(read, asker, rows, env, rights),
         Read::Native(read) => native::read(read, asker, rows, env, rights),
         Read::Backend(read) => backend::read(read, rows, env),
+    }
+}
+
+/// The answer to a read that asks for nothing but what has come since a position at the room's head, without a look into
+/// the store. The asker is entered in the directory already, and may read the room.
+pub fn at_head(read: &Read, directory: &Directory) -> Option<Reply> {
+    match read {
+        Read::Native(read) => native::at_head(read, directory),
+        _ => None,
     }
 }
 

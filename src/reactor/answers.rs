@@ -36,7 +36,7 @@ impl<P: Poller> Reactor<P> {
         match reply {
             Reply::Silence | Reply::Later => {}
             Reply::Frame(frame) => self.queue(id, frame),
-            Reply::Welcome { frame, starts } => {
+            Reply::Welcome { frame, starts, .. } => {
                 self.queue(id, frame);
                 self.start_all(id, &starts);
             }
@@ -63,7 +63,7 @@ impl<P: Poller> Reactor<P> {
     fn answer_handshake(&mut self, id: ConnId, reply: Reply) {
         match reply {
             Reply::Found(entrance) => self.enter(id, *entrance),
-            Reply::Welcome { frame, starts } => {
+            Reply::Welcome { frame, starts, .. } => {
                 let Some(entry) = self.table.touch(id) else { return };
                 let session = entry.conn.asked_of_mut().and_then(|asked| asked.handshake.as_mut()?.session.take());
                 match session {

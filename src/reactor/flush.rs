@@ -327,10 +327,13 @@ impl<P: Poller> Reactor<P> {
         }
         let Some(after) = room.ask(member) else { return };
         let question = Question::Page { reactor: index, room: room.name().clone(), after, listeners: room.dialects() };
-        if self.wiring.readers.post(question).is_err() {
-            room.unask(after);
-            // The readers are behind: look again next turn.
-            self.starved.push(id);
+        match self.wiring.readers.post(question) {
+            Ok(()) => self.counts.store_reads += 1,
+            Err(_) => {
+                room.unask(after);
+                // The readers are behind: look again next turn.
+                self.starved.push(id);
+            }
         }
     }
 }

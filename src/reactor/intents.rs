@@ -49,7 +49,10 @@ impl<P: Poller> Reactor<P> {
                 self.emit(id, out);
                 self.leave(id, &room);
                 self.join_in_band(id, &room);
-                self.ask(id, Box::new(ask));
+                match dialect::at_head(&ask, &self.wiring.directory) {
+                    Some(welcome) => self.answer_socket(id, welcome),
+                    None => self.ask(id, Box::new(ask)),
+                }
             }
             Intent::Leave { room, reply } if entry.conn.may_reply() => {
                 ws::frame::put_text(out, &reply);
@@ -114,7 +117,10 @@ impl<P: Poller> Reactor<P> {
         let asker = Asker { actor, origin: id.pack(), verified };
         let asked = self.wiring.readers.post(Question::Ask { to: id, asker, read, rights });
         match asked {
-            Ok(()) => entry.conn.asked(true, self.now.0),
+            Ok(()) => {
+                entry.conn.asked(true, self.now.0);
+                self.counts.store_reads += 1;
+            }
             Err(Full(Question::Ask { read, .. })) => {
                 entry.conn.park(Intent::Read(read), self.now.0);
                 self.starved.push(id);
@@ -184,7 +190,10 @@ impl<P: Poller> Reactor<P> {
     fn take_census(&mut self, id: ConnId, read: Box<Read>) {
         let Some(entry) = self.table.touch(id) else { return };
         match self.wiring.readers.post(Question::Census { to: id, read }) {
-            Ok(()) => entry.conn.asked(true, self.now.0),
+            Ok(()) => {
+                entry.conn.asked(true, self.now.0);
+                self.counts.store_reads += 1;
+            }
             Err(Full(_)) => self.answer_request(id, &Response::reject(&Failure::Busy.reject())),
         }
     }

@@ -51,10 +51,16 @@ impl<R: Snapshots, I: From<Delivery> + Send> Reader<R, I> {
             Question::Ask { to, asker, read, rights } => {
                 let env = self.env.clone();
                 let ask = |rows: &mut dyn Rows| dialect::read(&read, &asker, rows, &env, rights.as_deref());
+                let commits = env.directory.commits();
                 let reply = match self.over_snapshot(ask) {
                     Ok(reply) => reply,
                     Err(error) => dialect::read_failed(&read, failure_of(&error)),
                 };
+                if let dialect::Reply::Welcome { starts, stand: Some(stand), .. } = &reply
+                    && let [start] = starts.as_slice()
+                {
+                    env.directory.remember(&start.room, *stand, commits);
+                }
                 (to.reactor, Delivery::Answer(Answer { to, reply }))
             }
             Question::Census { to, read } => {

@@ -18,6 +18,8 @@ use crate::model::{
 pub struct Seen {
     /// In order.
     pub appended: Vec<(RoomName, Event)>,
+    /// Rooms whose state was put.
+    pub states: Vec<RoomName>,
     /// Tasks were put or set free: somebody may be given one.
     pub tasks: bool,
     /// Tasks that nobody holds any more.
@@ -171,6 +173,7 @@ impl Transaction for Recorder<'_> {
     }
 
     fn put_state(&mut self, room: &RoomName, state: &State) -> Result<(), RowsError> {
+        self.seen.states.push(room.clone());
         self.rows.put_state(room, state)
     }
 

@@ -30,7 +30,7 @@ use crate::ids::{ConnId, RoomName};
 use crate::limits::{BATCH_OPS_MAX, STORE_MAILBOX};
 use crate::mailbox::{Inbox, Mailbox};
 use crate::metrics::Metrics;
-use crate::model::{Event, Rows as _, RowsError, Transaction as _};
+use crate::model::{Rows as _, RowsError, Transaction as _};
 
 /// How long a batch is tried again while somebody else holds the database, before its jobs are refused as busy. Less than
 /// `limits.answer`, or the reactors would give up on the answer and close sockets over what is certain.
@@ -253,7 +253,7 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
             Ok(()) => {
                 #[cfg(feature = "canary")]
                 if self.canary {
-                    self.post_committed(&done.seen.appended);
+                    self.post_committed(&done.seen);
                 }
                 let committed = self.store.commit();
                 self.wiring.pulse.end();
@@ -326,7 +326,7 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
     /// After the commit, and nowhere else: what the batch has to say goes out.
     fn release(&mut self, batch: Vec<Job>, done: Done, handed: Handed) {
         let mut out = self.outgoing();
-        self.seal(&done.seen.appended, &mut out);
+        self.seal(&done.seen, &mut out);
         let mut files = Vec::new();
         let mut signals = Vec::new();
         for (job, applied) in batch.into_iter().zip(done.applied) {
@@ -356,9 +356,10 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
         }
     }
 
-    fn seal(&self, appended: &[(RoomName, Event)], out: &mut [Outgoing]) {
-        let audiences = self.wiring.directory.audiences(appended.iter().map(|(room, _)| room));
-        for ((room, event), audience) in appended.iter().zip(audiences) {
+    fn seal(&self, seen: &Seen, out: &mut [Outgoing]) {
+        let moved = seen.appended.iter().map(|(room, _)| room);
+        let audiences = self.wiring.directory.committed(moved, seen.states.iter());
+        for ((room, event), audience) in seen.appended.iter().zip(audiences) {
             if audience.is_empty() {
                 continue;
             }
@@ -386,9 +387,9 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
     }
 
     #[cfg(feature = "canary")]
-    fn post_committed(&mut self, appended: &[(RoomName, Event)]) {
+    fn post_committed(&mut self, seen: &Seen) {
         let mut out = self.outgoing();
-        self.seal(appended, &mut out);
+        self.seal(seen, &mut out);
         self.post(out);
     }
 

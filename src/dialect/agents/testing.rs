@@ -74,7 +74,7 @@ pub fn try_publish(room: &str, kind: &str, data: &str, asker: &Asker, rows: &mut
 pub fn said(reply: &Reply) -> String {
     match reply {
         Reply::Frame(frame) => payload(frame),
-        Reply::Welcome { frame, starts } => format!("{} {starts:?}", payload(frame)),
+        Reply::Welcome { frame, starts, .. } => format!("{} {starts:?}", payload(frame)),
         Reply::Response(response) => format!("{} {}", response.status, String::from_utf8_lossy(&response.body)),
         Reply::Reject(reject) => format!("reject {} {}", reject.row().name, reject.detail),
         Reply::Close(reject) => format!("close {}", reject.row().name),

@@ -142,7 +142,7 @@ fn enter(id: &str, given: &str, create: bool, asker: &Asker, rows: &mut dyn Tran
     let head = rows.room(room.as_str())?.map_or(Seq(0), |row| row.head);
     let connected = wire::json(&Connected { session_id: given, user_id: &asker.actor });
     let frame = ws::frame::text(&wire::envelope("connected", &connected, Some(rows.at())));
-    Ok(Reply::Welcome { frame, starts: vec![Start::live(room, head)] })
+    Ok(Reply::Welcome { frame, starts: vec![Start::live(room, head)], stand: None })
 }
 
 fn execute(order: &Order, asked: &Asked, asker: &Asker, rows: &mut dyn Transaction) -> Result<Reply, RowsError> {

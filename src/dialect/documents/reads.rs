@@ -129,7 +129,11 @@ fn welcome(id: &Arc<str>, rows: &mut dyn Rows) -> Result<Reply, RowsError> {
     };
     let room = paths::room_of(id);
     let head = rows.room(room.as_str())?.map_or(Seq(0), |row| row.head);
-    Ok(Reply::Welcome { frame: ws::frame::text(&wire::initial(&document)), starts: vec![Start::live(room, head)] })
+    Ok(Reply::Welcome {
+        frame: ws::frame::text(&wire::initial(&document)),
+        starts: vec![Start::live(room, head)],
+        stand: None,
+    })
 }
 
 fn unknown(text: &str) -> Reply {
@@ -417,7 +421,9 @@ mod tests {
         assert_eq!(starts, [Start::live(RoomName::new("doc:a"), Seq(0))]);
         let draft = Draft { room: paths::room_of("a"), kind: "update".into(), body: Bytes::from_static(b"{}") };
         rows.append(draft, &"x".into(), None, 0).unwrap();
-        let Reply::Welcome { frame, starts } = read(&ask, &mut rows, &Env::default(), None).unwrap() else { panic!() };
+        let Reply::Welcome { frame, starts, .. } = read(&ask, &mut rows, &Env::default(), None).unwrap() else {
+            panic!()
+        };
         assert_eq!(starts, [Start::live(RoomName::new("doc:a"), Seq(1))]);
         assert_eq!(frame, ws::frame::text(&wire::initial(&rows.documents["a"])));
     }

@@ -7,6 +7,7 @@ use super::wire::{self, About, Standing};
 use crate::auth::rights::{Rights, Verb};
 use crate::dialect::agents::sessions;
 use crate::dialect::{Asker, Env, Failure, Reply, Start, documents};
+use crate::directory::{Directory, Stand};
 use crate::ids::{RoomName, Seq};
 use crate::model::{RoomRow, Rows, RowsError};
 use crate::ws;
@@ -30,6 +31,9 @@ pub fn read(
     }
     let row = rows.room(room.as_str())?;
     let Some(kept) = kept(room, rows)? else { return Ok(no_such_room(room)) };
+    // What nobody owns moves by its events alone; a document or a session may go, or change hands, without one.
+    let is_free = !documents::owns(room.as_str()) && sessions::id_of_room(room.as_str()).is_none();
+    let stand = row.filter(|_| is_free).map(|row| Stand { epoch: row.epoch, head: row.head, rev: kept.rev });
     let standing = standing(row, kept);
     let head = standing.head;
     let (frame, after) = match since.as_ref().map(|since| (since, missing(since, row))) {
@@ -42,7 +46,20 @@ pub fn read(
             (Bytes::from(frames), head)
         }
     };
-    Ok(Reply::Welcome { frame, starts: vec![Start { room: room.clone(), after, head }] })
+    Ok(Reply::Welcome { frame, starts: vec![Start { room: room.clone(), after, head }], stand })
+}
+
+/// The welcome of a member that has missed nothing, when it is known where the room stands.
+pub fn at_head(read: &Read, directory: &Directory) -> Option<Reply> {
+    let Read::Join { room, since } = read;
+    let since = since.as_ref()?;
+    let Stand { epoch, head, rev } = directory.stand(room)?;
+    if since.seq != head || *since.epoch != *epoch.to_string() {
+        return None;
+    }
+    let standing = Standing { epoch: epoch.to_string(), head, rev, snapshot: None };
+    let frame = ws::frame::text(&wire::joined(room, &standing, true, false));
+    Some(Reply::Welcome { frame, starts: vec![Start::live(room.clone(), head)], stand: None })
 }
 
 /// The store's words stay in the log; a client hears ours. Any answer but a welcome undoes the join.
@@ -158,7 +175,7 @@ mod tests {
         let asker = Asker { actor: "ann".into(), origin: 7, verified: true };
         let ask = Read::Join { room: RoomName::new(room), since };
         match read(&ask, &asker, rows, &Env::default(), rights).unwrap() {
-            Reply::Welcome { frame, starts } => (payloads(&frame), starts),
+            Reply::Welcome { frame, starts, .. } => (payloads(&frame), starts),
             Reply::Frame(frame) => (payloads(&frame), Vec::new()),
             other => panic!("{other:?}"),
         }

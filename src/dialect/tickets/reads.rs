@@ -69,11 +69,11 @@ pub fn read_failed(read: &Read, failure: Failure) -> Reply {
 fn start(room: &RoomName, since: Option<Seq>, rows: &mut dyn Rows) -> Result<Reply, RowsError> {
     let (floor, head) = rows.room(room.as_str())?.map_or((Seq(0), Seq(0)), |row| (row.floor, row.head));
     let Some(since) = since else {
-        return Ok(Reply::Welcome { frame: Bytes::new(), starts: vec![Start::live(room.clone(), head)] });
+        return Ok(Reply::Welcome { frame: Bytes::new(), starts: vec![Start::live(room.clone(), head)], stand: None });
     };
     let after = since.max(floor).min(head);
     let frame = ws::frame::text(&wire::resumed(after.0, head.0));
-    Ok(Reply::Welcome { frame, starts: vec![Start { room: room.clone(), after, head }] })
+    Ok(Reply::Welcome { frame, starts: vec![Start { room: room.clone(), after, head }], stand: None })
 }
 
 fn job(job_id: &str, status: &str) -> Response {
@@ -243,7 +243,9 @@ mod tests {
         let room = RoomName::new(TICKETS);
         let start = |rows: &mut Fake, since: Option<u64>| {
             let read = Read::Start { room: room.clone(), since: since.map(Seq) };
-            let Reply::Welcome { frame, starts } = super::read(&read, rows, &Env::default()).unwrap() else { panic!() };
+            let Reply::Welcome { frame, starts, .. } = super::read(&read, rows, &Env::default()).unwrap() else {
+                panic!()
+            };
             let frame = String::from_utf8(frame.iter().skip(2).copied().collect()).unwrap();
             (frame, starts[0].after.0, starts[0].head.0)
         };

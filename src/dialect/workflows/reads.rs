@@ -35,7 +35,7 @@ pub fn read(read: &Read, rows: &mut dyn Rows, env: &Env) -> Result<Reply, RowsEr
     match read {
         Read::Chat { room } => {
             let start = Start::live(room.clone(), head(room.as_str(), rows)?);
-            Ok(Reply::Welcome { frame: Bytes::new(), starts: vec![start] })
+            Ok(Reply::Welcome { frame: Bytes::new(), starts: vec![start], stand: None })
         }
         Read::Subscribe { room, topic } => subscribe(room, topic, rows),
         Read::Metrics => Ok(match newest(&Place::Coordinator, rows, &env.attached)? {
@@ -161,7 +161,7 @@ fn subscribe(room: &RoomName, topic: &str, rows: &mut dyn Rows) -> Result<Reply,
         let text = format!("Sending {count} historical messages for topic: {topic}");
         frames.extend_from_slice(&ws::frame::text(&wire::info(&text, newest.first().map(|event| event.at))));
     }
-    Ok(Reply::Welcome { frame: frames.into(), starts: vec![Start { room: room.clone(), after, head }] })
+    Ok(Reply::Welcome { frame: frames.into(), starts: vec![Start { room: room.clone(), after, head }], stand: None })
 }
 
 #[cfg(test)]
@@ -266,7 +266,7 @@ mod tests {
     fn subscription(fake: &mut Fake) -> (Vec<String>, Start) {
         let room = RoomName::new("topic:t");
         let question = Read::Subscribe { room, topic: "t".into() };
-        let Ok(Reply::Welcome { frame, mut starts }) = read(&question, fake, &Env::default()) else { panic!() };
+        let Ok(Reply::Welcome { frame, mut starts, .. }) = read(&question, fake, &Env::default()) else { panic!() };
         (super::super::tests::payloads(&frame), starts.remove(0))
     }
 
@@ -294,7 +294,7 @@ mod tests {
         let question = Read::Chat { room: RoomName::new("chat:t") };
         let reply = read(&question, &mut fake("chat:t", 3), &Env::default()).unwrap();
         let starts = vec![Start::live(RoomName::new("chat:t"), Seq(3))];
-        assert_eq!(reply, Reply::Welcome { frame: Bytes::new(), starts });
+        assert_eq!(reply, Reply::Welcome { frame: Bytes::new(), starts, stand: None });
     }
 
     #[test]

@@ -184,7 +184,7 @@ fn enter(
         (_, None) => {}
     }
     starts.push(Start::live(RoomName::new(EVERYBODY), reads::head(EVERYBODY, rows)?));
-    Ok(Reply::Welcome { frame: frames.into(), starts })
+    Ok(Reply::Welcome { frame: frames.into(), starts, stand: None })
 }
 
 /// A client comes back to where it was. One without an id takes what nobody has seen, in this transaction: of two that come
@@ -329,7 +329,7 @@ mod tests {
     fn come(fake: &mut Fake, place: &Place, client: Option<&str>) -> (Vec<String>, Vec<(String, u64, u64)>) {
         let room = place.room().unwrap_or(RoomName::new(EVERYBODY));
         let change = Change::Enter { place: place.clone(), client: client.map(Arc::from) };
-        let Reply::Welcome { frame, starts } = carry_out(room.as_str(), change, fake, &Env::default()) else {
+        let Reply::Welcome { frame, starts, .. } = carry_out(room.as_str(), change, fake, &Env::default()) else {
             panic!()
         };
         let starts = starts.into_iter().map(|start| (start.room.to_string(), start.after.0, start.head.0)).collect();
