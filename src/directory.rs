@@ -24,8 +24,8 @@ type ByRoom<T> = HashMap<RoomName, T, foldhash::fast::RandomState>;
 #[derive(Debug, Default)]
 struct Entries {
     rooms: ByRoom<Vec<Listener>>,
-    /// Where rooms stand, as far as somebody has looked since they last moved: whoever comes back to the head of one is
-    /// welcomed without a look into the store. After a break of the network that is everybody at once.
+    /// Where rooms stand, as far as somebody has looked since they last moved: whoever comes back to one is welcomed without
+    /// a look into the store. After a break of the network that is everybody at once.
     stands: ByRoom<Stand>,
     /// Commits whose rooms have moved here.
     commits: u64,
@@ -34,8 +34,12 @@ struct Entries {
 /// Where a room's log stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stand {
-    pub epoch: Epoch,
+    /// None for a room without an event.
+    pub epoch: Option<Epoch>,
     pub head: Seq,
+    /// Events up to and including this one were trimmed. It may lag: whoever starts below the true one is given a reset
+    /// instead of events, as whoever was trimmed away while it was slow.
+    pub floor: Seq,
     /// Of its state, when it has one.
     pub rev: Option<u64>,
 }
@@ -244,7 +248,7 @@ mod tests {
     fn a_stand_is_believed_until_its_room_moves_and_only_if_nothing_moved_while_it_was_looked_up() {
         let directory = Directory::default();
         let (a, b) = (RoomName::new("a"), RoomName::new("b"));
-        let stand = |head| Stand { epoch: Epoch(7), head: Seq(head), rev: None };
+        let stand = |head| Stand { epoch: Some(Epoch(7)), head: Seq(head), floor: Seq(0), rev: None };
         let before = directory.commits();
         directory.remember(&a, stand(3), before);
         directory.remember(&b, stand(5), before);

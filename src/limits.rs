@@ -134,8 +134,12 @@ pub const STANDS_MAX: usize = 64 * 1024;
 /// Bytes of signals that a room gathers in a turn before they are handed out in one piece; a member's kernel buffer takes
 /// several times as much.
 pub const SIGNAL_BYTES_MAX: usize = 16 * 1024;
-/// Pages a room keeps in memory for members far behind.
-pub const WINDOWS_MAX: usize = 4;
+/// Pages a room keeps in memory for members far behind, who drift apart as they read: a hundred of them over ten thousand
+/// events read each page of the log ten times with four of them, and once with these.
+pub const WINDOWS_MAX: usize = 32;
+/// Bytes of such pages over all rooms of one reactor; past it a room keeps `WINDOWS_FEW`, and reads more often.
+pub const HUB_WINDOW_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub const WINDOWS_FEW: usize = 4;
 
 /// How much of a rate may be used at once: bursts of twice a second's share.
 pub const RATE_BURST: Duration = Duration::from_secs(2);

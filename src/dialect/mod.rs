@@ -743,11 +743,12 @@ pub fn read(
     }
 }
 
-/// The answer to a read that asks for nothing but what has come since a position at the room's head, without a look into
-/// the store. The asker is entered in the directory already, and may read the room.
-pub fn at_head(read: &Read, directory: &Directory) -> Option<Reply> {
+/// The answer to a read that asks for nothing but a place in a room whose stand is known, without a look into the store. The
+/// asker is entered in the directory already, and may read the room.
+pub fn welcome_back(read: &Read, directory: &Directory) -> Option<Reply> {
     match read {
-        Read::Native(read) => native::at_head(read, directory),
+        Read::Native(read) => native::welcome_back(read, directory),
+        Read::Tickets(read) => tickets::welcome_back(read, directory),
         _ => None,
     }
 }

@@ -60,7 +60,7 @@ impl<P: Poller> Reactor<P> {
         }
     }
 
-    fn answer_handshake(&mut self, id: ConnId, reply: Reply) {
+    pub(super) fn answer_handshake(&mut self, id: ConnId, reply: Reply) {
         match reply {
             Reply::Found(entrance) => self.enter(id, *entrance),
             Reply::Welcome { frame, starts, .. } => {

@@ -309,8 +309,8 @@ impl<P: Poller> Reactor<P> {
                 room.advance(member, 1);
             }
         }
-        if let Some(room) = caught_up.and_then(|key| self.hub.room_mut(key)) {
-            room.forget_pages();
+        if let Some(key) = caught_up {
+            self.hub.caught_up(key);
         }
         if let Some((room, member)) = missing {
             self.ask_page(id, room, member);

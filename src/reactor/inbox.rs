@@ -107,9 +107,9 @@ impl<P: Poller> Reactor<P> {
     fn take_page(&mut self, page: Page) {
         let Some(key) = self.hub.find(page.room()) else { return };
         let (after, listeners, reset, failed) = (page.after(), page.listeners(), page.reset().cloned(), page.failed());
-        let Some(room) = self.hub.room_mut(key) else { return };
         let nothing = !failed && reset.is_none() && page.is_empty();
-        let waiting = room.accept_page(page);
+        let waiting = self.hub.accept_page(key, page);
+        let Some(room) = self.hub.room_mut(key) else { return };
         let mut shown = Vec::new();
         let mut lost = Vec::new();
         for member in waiting {

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use log::Level;
+
 use super::Reactor;
 use super::poller::Poller;
 use crate::conn::{Phase, Stream};
@@ -40,7 +42,7 @@ impl<P: Poller> Reactor<P> {
             Intent::Farewell { echo, code } if entry.conn.may_reply() => {
                 ws::frame::put_close(out, echo.as_ref());
                 self.emit(id, out);
-                self.note_close(id, code, "by the peer");
+                self.note_close(id, Level::Debug, code, "by the peer");
             }
             Intent::Respond(response) => self.answer_request(id, &response),
             Intent::Read(read) if entry.conn.may_reply() => self.ask(id, read),
@@ -49,7 +51,7 @@ impl<P: Poller> Reactor<P> {
                 self.emit(id, out);
                 self.leave(id, &room);
                 self.join_in_band(id, &room);
-                match dialect::at_head(&ask, &self.wiring.directory) {
+                match dialect::welcome_back(&ask, &self.wiring.directory) {
                     Some(welcome) => self.answer_socket(id, welcome),
                     None => self.ask(id, Box::new(ask)),
                 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use log::Level;
 
 use super::Reactor;
 use super::poller::Poller;
@@ -27,11 +28,14 @@ impl<P: Poller> Reactor<P> {
         let mut head = Vec::with_capacity(256);
         reply::switching(&mut head, &handshake.accept, handshake.protocol.as_deref());
         let principal = handshake.principal.clone();
-        log::info!(
-            conn = id.to_string().as_str(), client = entry.client.to_string().as_str(),
-            target = handshake.target.as_str(), user = &*principal.user, status = 101;
-            "accepted"
-        );
+        // Not at `info`: where many come and go, two lines each were a quarter of what a connection costs (PERF.md).
+        if log::log_enabled!(Level::Debug) {
+            log::debug!(
+                conn = id.to_string().as_str(), client = entry.client.to_string().as_str(),
+                target = handshake.target.as_str(), user = &*principal.user, status = 101;
+                "accepted"
+            );
+        }
         let metered = handshake.metered;
         self.counts.agents_sockets += u64::from(session.dialect() == Name::Agents);
         let verified = entry.conn.asked_of().is_some_and(|asked| asked.verified);
@@ -159,7 +163,7 @@ impl<P: Poller> Reactor<P> {
         self.queue(id, out.into());
         // Only our own codes are counted: a peer may choose among thousands.
         self.wiring.status.metrics.closed(close.code);
-        self.note_close(id, close.code, &close.reason);
+        self.note_close(id, Level::Info, close.code, &close.reason);
     }
 
     pub(super) fn close_with(&mut self, id: ConnId, close: Close) {
@@ -176,16 +180,21 @@ impl<P: Poller> Reactor<P> {
         self.queue(id, out.into());
         // Only our own codes are counted: a peer may choose among thousands.
         self.wiring.status.metrics.closed(close.code);
-        self.note_close(id, close.code, &close.reason);
+        // A drain closes everybody, and says so once.
+        let routine = close.code == Close::RESTART.code || close.code == Close::DONE.code;
+        self.note_close(id, if routine { Level::Debug } else { Level::Info }, close.code, &close.reason);
     }
 
     /// The close frame is on its way, ours or the answer to the peer's.
-    pub(super) fn note_close(&mut self, id: ConnId, code: u16, reason: &str) {
+    pub(super) fn note_close(&mut self, id: ConnId, level: Level, code: u16, reason: &str) {
         let Some(entry) = self.table.touch(id) else { return };
-        log::info!(
-            conn = id.to_string().as_str(), client = entry.client.to_string().as_str(), code = code, reason = reason;
-            "closed"
-        );
+        if log::log_enabled!(level) {
+            log::log!(
+                level,
+                conn = id.to_string().as_str(), client = entry.client.to_string().as_str(), code = code, reason = reason;
+                "closed"
+            );
+        }
         entry.conn.close(self.now.0);
     }
 

@@ -30,7 +30,7 @@ pub trait Poller {
 
     fn wait(&mut self, patience: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()>;
 
-    /// Changes what is told of a socket; `None` is a socket not registered.
+    /// Changes what is told of a socket; `None` is a socket not registered, before its first turn or after its last.
     fn arm(
         &mut self,
         socket: &mut Self::Socket,
@@ -92,6 +92,10 @@ impl Poller for MioPoller {
         });
         let token = Token(token as usize);
         let registered = was.is_some_and(|was| was.read || was.write);
+        if wants.is_none() {
+            // It is about to be closed, and closing takes it out of the poller (epoll(7)): a call less a connection.
+            return Ok(());
+        }
         match (registered, interest) {
             (false, Some(interest)) => self.poll.registry().register(socket, token, interest),
             (true, Some(interest)) => self.poll.registry().reregister(socket, token, interest),

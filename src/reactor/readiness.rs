@@ -260,7 +260,9 @@ impl<P: Poller> Reactor<P> {
         let Some(entry) = self.table.touch(id) else { return };
         match entry.conn.phase() {
             Phase::Open(_) => {
-                log::info!(conn = id.to_string().as_str(), client = entry.client.to_string().as_str(); "closed without a close frame: {why}")
+                if log::log_enabled!(log::Level::Debug) {
+                    log::debug!(conn = id.to_string().as_str(), client = entry.client.to_string().as_str(); "closed without a close frame: {why}");
+                }
             }
             Phase::Dead | Phase::Closing { .. } | Phase::Head { .. } | Phase::Asked(_) => log::debug!("{id}: {why}"),
         }

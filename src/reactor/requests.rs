@@ -159,10 +159,16 @@ impl<P: Poller> Reactor<P> {
         for room in rooms.iter().filter(|room| rights.allows(room.as_str(), Verb::Read)) {
             self.join(id, room, &session);
         }
-        let ask = match ask {
-            Query::Read(read) => Intent::Read(read),
-            Query::Write(write) => Intent::Write(write),
-        };
-        self.take_on(id, ask, &mut Vec::new());
+        match ask {
+            Query::Read(read) => match dialect::welcome_back(&read, &self.wiring.directory) {
+                Some(welcome) => {
+                    self.answer_handshake(id, welcome);
+                    // Frames that came with the handshake. (Where something was asked first, they follow its answer.)
+                    self.resume(id);
+                }
+                None => self.take_on(id, Intent::Read(read), &mut Vec::new()),
+            },
+            Query::Write(write) => self.take_on(id, Intent::Write(write), &mut Vec::new()),
+        }
     }
 }

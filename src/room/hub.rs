@@ -8,8 +8,11 @@ use super::{Member, MemberKey, Room, UNSTARTED};
 use crate::dialect::{Name, Signal};
 use crate::directory::Receipt;
 use crate::ids::{ConnId, RoomName};
-use crate::limits::{HUB_RECENT_BYTES_MAX, RECENT_BYTES_MAX, RECENT_EVENTS_MAX, SIGNAL_BYTES_MAX};
-use crate::store::Committed;
+use crate::limits::{
+    HUB_RECENT_BYTES_MAX, HUB_WINDOW_BYTES_MAX, RECENT_BYTES_MAX, RECENT_EVENTS_MAX, SIGNAL_BYTES_MAX, WINDOWS_FEW,
+    WINDOWS_MAX,
+};
+use crate::store::{Committed, Page};
 
 /// Index of a room in its hub; valid while the room has a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,6 +27,7 @@ pub struct Hub {
     /// With signals to be handed out, each once.
     signalled: Vec<RoomKey>,
     recent_bytes: usize,
+    window_bytes: usize,
     members: usize,
 }
 
@@ -87,6 +91,7 @@ impl Hub {
         }
         let room = self.rooms.remove(key.0 as usize);
         self.recent_bytes -= room.recent_bytes;
+        self.window_bytes -= room.window_bytes;
         self.by_name.remove(room.name());
         self.dirty.retain(|dirty| *dirty != key);
         self.signalled.retain(|signalled| *signalled != key);
@@ -128,16 +133,35 @@ impl Hub {
         std::mem::take(&mut self.dirty)
     }
 
+    /// Takes a page of a room's log and gives back the members that waited for one.
+    pub fn accept_page(&mut self, key: RoomKey, page: Page) -> Vec<MemberKey> {
+        let most = if self.window_bytes > HUB_WINDOW_BYTES_MAX { WINDOWS_FEW } else { WINDOWS_MAX };
+        let Some(room) = self.rooms.get_mut(key.0 as usize) else { return Vec::new() };
+        let before = room.window_bytes;
+        let waiting = room.accept_page(page, most);
+        self.window_bytes = self.window_bytes + room.window_bytes - before;
+        waiting
+    }
+
+    /// To be called when a member has caught up: a quiet room has no turn of its own to forget its pages in.
+    pub fn caught_up(&mut self, key: RoomKey) {
+        let Some(room) = self.rooms.get_mut(key.0 as usize) else { return };
+        let before = room.window_bytes;
+        room.forget_pages();
+        self.window_bytes = self.window_bytes + room.window_bytes - before;
+    }
+
     /// Every member with a writable socket was shown this turn's events: keep only what others may still want soon.
     pub fn served(&mut self, key: RoomKey) {
         let Some(room) = self.rooms.get_mut(key.0 as usize) else { return };
-        let before = room.recent_bytes;
+        let (before, windows) = (room.recent_bytes, room.window_bytes);
         room.dirty_from = None;
         if self.recent_bytes > HUB_RECENT_BYTES_MAX {
             room.trim(0, 0);
         } else {
             room.trim(RECENT_EVENTS_MAX, RECENT_BYTES_MAX);
         }
+        self.window_bytes = self.window_bytes + room.window_bytes - windows;
         self.recent_bytes = self.recent_bytes + room.recent_bytes - before;
     }
 
@@ -153,6 +177,7 @@ impl Hub {
     pub fn check_invariants(&self) {
         assert_eq!(self.rooms.len(), self.by_name.len());
         assert_eq!(self.recent_bytes, self.rooms.iter().map(|(_, room)| room.recent_bytes).sum::<usize>());
+        assert_eq!(self.window_bytes, self.rooms.iter().map(|(_, room)| room.window_bytes).sum::<usize>());
         assert_eq!(self.members, self.rooms.iter().map(|(_, room)| room.len()).sum::<usize>());
         for (_, room) in &self.rooms {
             room.check_invariants();

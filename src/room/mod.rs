@@ -29,7 +29,7 @@ use slab::Slab;
 use crate::dialect::{Frames, Name, Signal};
 use crate::directory::Receipt;
 use crate::ids::{ConnId, RoomName, Seq};
-use crate::limits::{PAGE_EVENTS_MAX, WINDOWS_MAX};
+use crate::limits::PAGE_EVENTS_MAX;
 use crate::store::{Committed, Page};
 
 /// Index of a member in its room; valid until it leaves.
@@ -78,7 +78,8 @@ pub struct Room {
     /// The newest event delivered here; every later one will be, in order.
     end: Seq,
     /// Contiguous runs read for members behind, oldest first.
-    windows: VecDeque<VecDeque<Committed>>,
+    windows: VecDeque<Window>,
+    window_bytes: usize,
     /// Pages under way: the seq they start after, and the dialects they are framed for.
     asked: Vec<(Seq, u8)>,
     waiting: Vec<MemberKey>,
@@ -90,6 +91,23 @@ pub struct Room {
     /// What was said this turn that is not state.
     signals: Vec<Signal>,
     signal_bytes: usize,
+}
+
+/// A page of the log. Its bounds stand beside it, so that looking through many touches none of the events.
+#[derive(Debug)]
+struct Window {
+    first: Seq,
+    events: Vec<Committed>,
+}
+
+impl Window {
+    fn get(&self, seq: Seq) -> Option<&Committed> {
+        self.events.get(usize::try_from(seq.0.checked_sub(self.first.0)?).ok()?)
+    }
+
+    fn weight(&self) -> usize {
+        self.events.iter().map(Committed::weight).sum()
+    }
 }
 
 /// Whether it is written down how far the members have seen the room.
@@ -110,6 +128,7 @@ impl Room {
             recent_bytes: 0,
             end: Seq(0),
             windows: VecDeque::new(),
+            window_bytes: 0,
             asked: Vec::new(),
             waiting: Vec::new(),
             dirty_from: None,
@@ -212,18 +231,22 @@ impl Room {
         true
     }
 
-    /// Takes a page and gives back the members that waited for one.
-    pub fn accept_page(&mut self, page: Page) -> Vec<MemberKey> {
+    /// Takes a page, to keep at most `most`, and gives back the members that waited for one.
+    fn accept_page(&mut self, page: Page, most: usize) -> Vec<MemberKey> {
         let answered = (page.after(), page.listeners());
         if let Some(place) = self.asked.iter().position(|asked| *asked == answered) {
             self.asked.swap_remove(place);
         }
         let events = page.into_events();
-        if !events.is_empty() {
-            while self.windows.len() >= WINDOWS_MAX {
-                self.windows.pop_front();
+        if let Some(first) = events.first().map(Committed::seq) {
+            while self.windows.len() >= most
+                && let Some(oldest) = self.windows.pop_front()
+            {
+                self.window_bytes -= oldest.weight();
             }
-            self.windows.push_back(events.into());
+            let window = Window { first, events };
+            self.window_bytes += window.weight();
+            self.windows.push_back(window);
         }
         let waiting = std::mem::take(&mut self.waiting);
         for key in &waiting {
@@ -270,11 +293,12 @@ impl Room {
 
     /// The event framed for `dialect`: the same event may be here twice, first without that frame.
     fn find(&self, seq: Seq, dialect: Name) -> Option<&Committed> {
-        std::iter::once(&self.recent).chain(&self.windows).find_map(|run| {
-            let first = run.front()?.seq();
-            let event = run.get(usize::try_from(seq.0.checked_sub(first.0)?).ok()?)?;
-            (event.listeners() & dialect.bit() != 0).then_some(event)
-        })
+        let framed = |event: &&Committed| event.listeners() & dialect.bit() != 0;
+        let recent = || {
+            let first = self.recent.front()?.seq();
+            self.recent.get(usize::try_from(seq.0.checked_sub(first.0)?).ok()?)
+        };
+        recent().filter(framed).or_else(|| self.windows.iter().filter_map(|window| window.get(seq)).find(framed))
     }
 
     /// The member was shown `events` more events.
@@ -356,12 +380,12 @@ impl Room {
         self.forget_pages();
     }
 
-    /// To be called when a member has caught up, too: a quiet room has no turn of its own to do it in.
-    pub fn forget_pages(&mut self) {
+    fn forget_pages(&mut self) {
         // Pages are kept as long as somebody reads in them. Looking costs a walk over the members, but only while somebody
         // is far behind; forgetting them each turn would have him read every page of the log several times over.
         if !self.windows.is_empty() && self.asked.is_empty() && !self.anybody_is_behind() {
             self.windows = VecDeque::new();
+            self.window_bytes = 0;
         }
     }
 
@@ -376,10 +400,13 @@ impl Room {
 
     #[cfg(any(test, debug_assertions))]
     pub fn check_invariants(&self) {
-        for run in std::iter::once(&self.recent).chain(&self.windows) {
-            let seqs: Vec<u64> = run.iter().map(|event| event.seq().0).collect();
-            assert!(seqs.windows(2).all(|pair| pair[1] == pair[0] + 1), "a run has a hole: {seqs:?}");
+        let dense = |seqs: Vec<u64>| assert!(seqs.windows(2).all(|pair| pair[1] == pair[0] + 1), "a hole: {seqs:?}");
+        dense(self.recent.iter().map(|event| event.seq().0).collect());
+        for window in &self.windows {
+            assert_eq!(window.events.first().map(Committed::seq), Some(window.first));
+            dense(window.events.iter().map(|event| event.seq().0).collect());
         }
+        assert_eq!(self.window_bytes, self.windows.iter().map(Window::weight).sum::<usize>());
         assert!(self.recent.back().is_none_or(|last| last.seq() == self.end));
         assert_eq!(self.recent_bytes, self.recent.iter().map(Committed::weight).sum::<usize>());
         for key in &self.waiting {

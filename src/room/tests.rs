@@ -61,9 +61,8 @@ impl Stage {
             return;
         }
         let after = self.asked.remove(0).0;
-        let room = self.hub.room_mut(self.key).unwrap();
         let last = head.min(after + count.max(1));
-        room.accept_page(page(&self.name, after, after + 1..=last));
+        self.hub.accept_page(self.key, page(&self.name, after, after + 1..=last));
     }
 
     fn serve(&mut self) {
@@ -183,8 +182,9 @@ fn one_page_serves_all_who_wait_for_it() {
     assert_eq!(room.ask(stage.member), Some(Seq(0)));
     assert_eq!(room.ask(second), None, "the page under way reaches that far");
     assert_eq!(room.ask(stage.member), None, "asked once");
-    let woken = room.accept_page(page(&stage.name, 0, 1..=99));
+    let woken = stage.hub.accept_page(stage.key, page(&stage.name, 0, 1..=99));
     assert_eq!(woken, [stage.member, second]);
+    let room = stage.hub.room(stage.key).unwrap();
     assert!(matches!(room.look(second), Look::Event { .. }));
 }
 

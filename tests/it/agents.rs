@@ -733,7 +733,10 @@ fn y11_y12_a_connection_prints_nothing_and_no_log_holds_a_token() {
     std::fs::write(&config, token_mode("")).unwrap();
     let (reading, writing) = std::io::pipe().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_commitcast"));
-    command.args(["--listen", "127.0.0.1:0", "--log-level", "info"]).arg("--config").arg(&config);
+    command
+        .args(["--listen", "127.0.0.1:0", "--log-level", "info,commitcast::reactor=debug"])
+        .arg("--config")
+        .arg(&config);
     command.arg("--data").arg(data.path().join("store")).stdin(Stdio::null());
     let mut child = command.stdout(writing.try_clone().unwrap()).stderr(writing).spawn().unwrap();
     // The parent's ends of the pipe go with the command, so that the reader sees the end of the program.
@@ -772,12 +775,14 @@ fn y11_y12_a_connection_prints_nothing_and_no_log_holds_a_token() {
     for secret in [token.as_str(), token.split('.').nth(2).unwrap(), "a-token-that-is-wrong", KEY, SECRET] {
         assert!(!start.contains(secret) && !rest.contains(secret), "{secret} in\n{start}{rest}");
     }
-    // The log's own lines, one for a coming and one for a going; the original printed besides.
+    // The log's own lines, one for a coming and one for a going, and none of them at `info`; the original printed besides.
     for line in rest.lines() {
-        assert!(line.contains(" INFO  commitcast"), "a print: {line}");
+        let level = [" INFO  commitcast", " DEBUG commitcast::reactor"].iter().position(|level| line.contains(level));
+        let level = level.unwrap_or_else(|| panic!("a print: {line}"));
+        assert_eq!(level == 1, line.contains(": accepted ") || line.contains(": closed "), "{line}");
         assert!(!line.contains(S), "whose session it is, is nobody's business: {line}");
     }
-    let about_sockets = rest.lines().filter(|line| line.contains("target=/api/v1/ws") || line.contains(" closed "));
+    let about_sockets = rest.lines().filter(|line| line.contains("target=/api/v1/ws") || line.contains(": closed "));
     assert_eq!(about_sockets.count(), 2 * 20 + 2, "{rest}");
 }
 

@@ -699,6 +699,52 @@ fn if_rev_lets_one_of_many_win() {
     assert_eq!((&joined["rev"], &joined["head"]), (&json!(ROUNDS), &json!(ROUNDS)), "{joined}");
 }
 
+fn store_reads(house: &House) -> u64 {
+    let metrics = house.http("GET", "/metrics", "").body;
+    let line = metrics.lines().find_map(|line| line.strip_prefix("commitcast_store_reads_total "));
+    line.unwrap_or_else(|| panic!("{metrics}")).parse().unwrap()
+}
+
+/// After a break of the network everybody comes back at once: none of them costs a look into the store, and none misses what
+/// is published between.
+#[test]
+fn l8_who_comes_back_to_where_a_room_stands_is_welcomed_without_the_store() {
+    let house = serve(1, "");
+    let mut writer = connect(&house);
+    join(&mut writer, "game:1");
+    for n in 1..=3 {
+        assert_eq!(ask(&mut writer, publish("game:1", &format!("w{n}"), json!(n)))["seq"], n);
+        assert_eq!(writer.json()["seq"], n);
+    }
+    let stand = ask(&mut connect(&house), json!({"op": "join", "room": "game:1"}));
+    let reads = store_reads(&house);
+    let since = |seq: u64| json!({"op": "join", "room": "game:1", "since": {"epoch": stand["epoch"], "seq": seq}});
+    let mut back = connect(&house);
+    let joined = ask(&mut back, since(3));
+    assert_eq!((&joined["recovered"], &joined["head"], &joined["epoch"]), (&json!(true), &json!(3), &stand["epoch"]));
+    assert_eq!(store_reads(&house), reads, "at the head");
+    let mut further = connect(&house);
+    assert_eq!(ask(&mut further, since(1))["recovered"], true);
+    assert_eq!((further.json()["seq"].as_u64(), further.json()["seq"].as_u64()), (Some(2), Some(3)));
+    // What comes next reaches them, and moves the room: the next one is told so by the store.
+    ask(&mut writer, publish("game:1", "w4", json!(4)));
+    for client in [&mut back, &mut further] {
+        assert_eq!(client.json()["seq"], 4);
+    }
+    let mut late = connect(&house);
+    let joined = ask(&mut late, since(3));
+    assert_eq!((&joined["recovered"], &joined["head"]), (&json!(true), &json!(4)));
+    assert_eq!(late.json()["seq"], 4);
+    // A place that is none is refused in the same way, known stand or not.
+    for (place, reason) in
+        [(json!({"epoch": stand["epoch"], "seq": 5}), "future"), (json!({"epoch": "00", "seq": 4}), "epoch")]
+    {
+        let mut lost = connect(&house);
+        let joined = ask(&mut lost, json!({"op": "join", "room": "game:1", "since": place}));
+        assert_eq!((&joined["recovered"], &lost.json()["reason"]), (&json!(false), &json!(reason)));
+    }
+}
+
 // ---- names and nonsense -------------------------------------------------------------------------------------------------
 
 #[test]

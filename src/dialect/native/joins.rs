@@ -33,7 +33,12 @@ pub fn read(
     let Some(kept) = kept(room, rows)? else { return Ok(no_such_room(room)) };
     // What nobody owns moves by its events alone; a document or a session may go, or change hands, without one.
     let is_free = !documents::owns(room.as_str()) && sessions::id_of_room(room.as_str()).is_none();
-    let stand = row.filter(|_| is_free).map(|row| Stand { epoch: row.epoch, head: row.head, rev: kept.rev });
+    let stand = is_free.then(|| Stand {
+        epoch: row.map(|row| row.epoch),
+        head: row.map_or(Seq(0), |row| row.head),
+        floor: row.map_or(Seq(0), |row| row.floor),
+        rev: kept.rev,
+    });
     let standing = standing(row, kept);
     let head = standing.head;
     let (frame, after) = match since.as_ref().map(|since| (since, missing(since, row))) {
@@ -49,17 +54,16 @@ pub fn read(
     Ok(Reply::Welcome { frame, starts: vec![Start { room: room.clone(), after, head }], stand })
 }
 
-/// The welcome of a member that has missed nothing, when it is known where the room stands.
-pub fn at_head(read: &Read, directory: &Directory) -> Option<Reply> {
+/// The welcome of a member that can be given all it missed, when it is known where the room stands.
+pub fn welcome_back(read: &Read, directory: &Directory) -> Option<Reply> {
     let Read::Join { room, since } = read;
     let since = since.as_ref()?;
-    let Stand { epoch, head, rev } = directory.stand(room)?;
-    if since.seq != head || *since.epoch != *epoch.to_string() {
-        return None;
-    }
-    let standing = Standing { epoch: epoch.to_string(), head, rev, snapshot: None };
+    let Stand { epoch, head, floor, rev } = directory.stand(room)?;
+    missing(since, epoch.map(|epoch| RoomRow { epoch, head, floor })).ok()?;
+    let epoch = epoch.map_or_else(String::new, |epoch| epoch.to_string());
+    let standing = Standing { epoch, head, rev, snapshot: None };
     let frame = ws::frame::text(&wire::joined(room, &standing, true, false));
-    Some(Reply::Welcome { frame, starts: vec![Start::live(room.clone(), head)], stand: None })
+    Some(Reply::Welcome { frame, starts: vec![Start { room: room.clone(), after: since.seq, head }], stand: None })
 }
 
 /// The store's words stay in the log; a client hears ours. Any answer but a welcome undoes the join.

@@ -24,7 +24,7 @@ mod session;
 mod wire;
 mod writes;
 
-pub use joins::{Read, at_head, read, read_failed, snapshot};
+pub use joins::{Read, read, read_failed, snapshot, welcome_back};
 pub use session::{Session, denied, on_binary};
 pub use wire::{bye, expiring, presence, signal};
 pub use writes::{Change, apply, failed, fingerprint, id_taken, repeated};

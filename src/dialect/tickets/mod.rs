@@ -36,7 +36,7 @@ mod writes;
 
 pub use paths::{Target, route};
 pub use publish::publish;
-pub use reads::{Read, read, read_failed};
+pub use reads::{Read, read, read_failed, welcome_back};
 pub use rest::{endpoint, endpoint_needs};
 pub use session::{Session, open};
 pub use writes::{Change, apply, failed};

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{LOGS, TICKETS, faults, ledger, wire};
 use crate::dialect::json::{Object, quoted};
 use crate::dialect::{Env, Failure, Reply, Start, time};
+use crate::directory::{Directory, Stand};
 use crate::http::Response;
 use crate::ids::{RoomName, Seq};
 use crate::limits::{PAGE_BYTES_MAX, PAGE_EVENTS_MAX};
@@ -67,13 +68,22 @@ pub fn read_failed(read: &Read, failure: Failure) -> Reply {
 /// Nothing is said to who asked for nothing (B1). What the log no longer holds cannot be replayed: then `after` is later
 /// than what was asked for.
 fn start(room: &RoomName, since: Option<Seq>, rows: &mut dyn Rows) -> Result<Reply, RowsError> {
-    let (floor, head) = rows.room(room.as_str())?.map_or((Seq(0), Seq(0)), |row| (row.floor, row.head));
+    let row = rows.room(room.as_str())?;
+    let (floor, head) = row.map_or((Seq(0), Seq(0)), |row| (row.floor, row.head));
+    let stand = Some(Stand { epoch: row.map(|row| row.epoch), head, floor, rev: None });
     let Some(since) = since else {
-        return Ok(Reply::Welcome { frame: Bytes::new(), starts: vec![Start::live(room.clone(), head)], stand: None });
+        return Ok(Reply::Welcome { frame: Bytes::new(), starts: vec![Start::live(room.clone(), head)], stand });
     };
     let after = since.max(floor).min(head);
     let frame = ws::frame::text(&wire::resumed(after.0, head.0));
-    Ok(Reply::Welcome { frame, starts: vec![Start { room: room.clone(), after, head }], stand: None })
+    Ok(Reply::Welcome { frame, starts: vec![Start { room: room.clone(), after, head }], stand })
+}
+
+/// Where a socket that asked for nothing starts, when it is known where its room stands.
+pub fn welcome_back(read: &Read, directory: &Directory) -> Option<Reply> {
+    let Read::Start { room, since: None } = read else { return None };
+    let starts = vec![Start::live(room.clone(), directory.stand(room)?.head)];
+    Some(Reply::Welcome { frame: Bytes::new(), starts, stand: None })
 }
 
 fn job(job_id: &str, status: &str) -> Response {
