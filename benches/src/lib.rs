@@ -1,19 +1,24 @@
-//! Measurements of a real server process: what a message costs it, what a connection at rest costs it.
+//! The bench: what a message, an update, a connection cost a real server process, side by side with its peers.
 //!
 //! ```text
 //!        core 0                          core 1
 //!  ┌───────────────┐   loopback    ┌──────────────┐
-//!  │ floor         │◀─────────────▶│              │   floor: one recv, one send, nothing else
-//!  ├───────────────┤               │ bench        │
 //!  │ commitcast    │◀─────────────▶│              │
+//!  ├───────────────┤               │ one thread,  │   floor: one recv, one send, nothing else
+//!  │ floor         │◀─────────────▶│ one epoll    │   peers: tools/peers, one small program each
+//!  ├───────────────┤               │ set          │
+//!  │ a peer …      │◀─────────────▶│              │
 //!  └───────────────┘               └──────────────┘
 //! ```
-//!
-//! A figure of one machine means nothing on another, so a cost is told as a ratio to [the floor](../floor/index.html),
-//! measured in the same run, in turns. The server's CPU time is the kernel's own account of it (`schedstat`), so what the
-//! load generator costs is not in it.
-//!
-//! Never here: anything of the server's own code. A generator that shares the decoder it measures shares its mistakes.
 
-pub mod process;
+pub mod cells;
+pub mod engine;
+pub mod figures;
+pub mod floor;
+pub mod measure;
+pub mod observe;
+pub mod servers;
+pub mod suite;
+pub mod vocabulary;
 pub mod wire;
+pub mod workloads;

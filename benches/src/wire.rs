@@ -1,118 +1,95 @@
-//! The bytes on the wire: a handshake, one fixed message and its echo, and as much of RFC 6455 as a client at rest needs.
+//! The bytes on the wire: the handshake, masked frames made before the measuring starts, and the walk over a server's frames.
 
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::io;
 
-/// Payload of the ping-pong message.
-pub const PAYLOAD_BYTES: usize = 64;
-/// Header, mask and payload, as a client sends it.
-pub const REQUEST_BYTES: usize = 2 + 4 + PAYLOAD_BYTES;
-/// Header and payload, as a server sends it.
-pub const REPLY_BYTES: usize = 2 + PAYLOAD_BYTES;
-
-const PAYLOAD: [u8; PAYLOAD_BYTES] = *b"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 /// Any mask without a zero byte: the server must really unmask.
-const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+pub const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// One masked text frame.
-pub const REQUEST: [u8; REQUEST_BYTES] = {
-    let mut frame = [0; REQUEST_BYTES];
-    frame[0] = 0x81;
-    frame[1] = 0x80 | PAYLOAD_BYTES as u8;
-    let mut at = 0;
-    while at < 4 {
-        frame[2 + at] = MASK[at];
-        at += 1;
-    }
-    at = 0;
-    while at < PAYLOAD_BYTES {
-        frame[6 + at] = PAYLOAD[at] ^ MASK[at % 4];
-        at += 1;
-    }
-    frame
-};
+/// Opcodes of RFC 6455.
+pub const TEXT: u8 = 1;
+pub const BINARY: u8 = 2;
+pub const CLOSE: u8 = 8;
+pub const PING: u8 = 9;
 
-/// The same payload in an unmasked text frame.
-pub const REPLY: [u8; REPLY_BYTES] = {
-    let mut frame = [0; REPLY_BYTES];
-    frame[0] = 0x81;
-    frame[1] = PAYLOAD_BYTES as u8;
-    let mut at = 0;
-    while at < PAYLOAD_BYTES {
-        frame[2 + at] = PAYLOAD[at];
-        at += 1;
-    }
-    frame
-};
+/// Serials start here, so that every one has the same number of digits and a stamped frame never changes its length.
+pub const FIRST_SERIAL: u64 = 1_000_000_000;
+pub const SERIAL_DIGITS: usize = 10;
+/// What stands in a message where its serial goes.
+pub const SERIAL_PLACE: &str = "1000000000";
 
-/// Upgrades a connection; returns what came behind the answer's head.
-pub fn shake_hands(stream: &mut TcpStream, path: &str) -> io::Result<Vec<u8>> {
-    // The key is the RFC's own example: nothing is secret here, and the accept header is the conformance suite's to judge.
-    let request = format!(
+/// The request of a handshake. The key is the RFC's own example: nothing is secret here, and the accept header is the
+/// conformance suite's to judge.
+pub fn handshake(path: &str, headers: &str) -> Vec<u8> {
+    format!(
         "GET {path} HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes())?;
-    let mut answer = Vec::new();
-    let head = loop {
-        read_some(stream, &mut answer)?;
-        if let Some(at) = answer.windows(4).position(|four| four == b"\r\n\r\n") {
-            break at + 4;
-        }
-    };
-    if !answer.starts_with(b"HTTP/1.1 101 ") {
-        return Err(io::Error::other(format!("refused: {}", String::from_utf8_lossy(&answer))));
-    }
-    Ok(answer.split_off(head))
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{headers}\r\n"
+    )
+    .into_bytes()
 }
 
-/// Reads until `bytes` holds a whole frame, and drops it.
-pub fn skip_frame(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> io::Result<()> {
-    loop {
-        if let Some(frame) = first_frame(bytes) {
-            let len = frame.len;
-            bytes.drain(..len);
-            return Ok(());
-        }
-        read_some(stream, bytes)?;
+/// The answer to [`handshake`], as the floor gives it.
+pub const ACCEPTED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+/// Where the frames begin behind the head of an answer; `None` while the head is not complete.
+pub fn behind_head(answer: &[u8]) -> io::Result<Option<usize>> {
+    let Some(at) = answer.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
+    if answer.starts_with(b"HTTP/1.1 101") {
+        return Ok(Some(at + 4));
     }
+    let said = String::from_utf8_lossy(answer.get(..answer.len().min(400)).unwrap_or_default()).into_owned();
+    Err(io::Error::other(format!("the upgrade was refused: {said}")))
 }
 
-fn read_some(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> io::Result<()> {
-    let mut buffer = [0; 4096];
-    match stream.read(&mut buffer)? {
-        0 => Err(io::ErrorKind::UnexpectedEof.into()),
-        n => {
-            bytes.extend(buffer.iter().take(n));
-            Ok(())
-        }
-    }
-}
-
-/// A whole frame at the beginning of some bytes.
+/// A frame of a server.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
     pub opcode: u8,
+    pub fin: bool,
     pub payload: &'a [u8],
     /// Header included.
     pub len: usize,
 }
 
-/// The first frame of a server, which masks nothing; `None` when it is not all there.
-pub fn first_frame(bytes: &[u8]) -> Option<Frame<'_>> {
-    let opcode = bytes.first()? & 0x0f;
-    let (head, payload) = match bytes.get(1)? & 0x7f {
-        126 => (4, u64::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
-        127 => (10, u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?)),
-        short => (2, u64::from(short)),
+/// The first frame of a server; `None` when it is not all there. A server masks nothing and negotiated no extension:
+/// anything else is no frame of ours, and whoever measured it would measure nonsense.
+pub fn first_frame(bytes: &[u8]) -> io::Result<Option<Frame<'_>>> {
+    let (Some(first), Some(second)) = (bytes.first(), bytes.get(1)) else { return Ok(None) };
+    if first & 0x70 != 0 || second & 0x80 != 0 {
+        return Err(io::Error::other(format!("no frame of a server: it starts with {first:02x} {second:02x}")));
+    }
+    let (head, payload) = match second {
+        126 => match bytes.get(2..4) {
+            Some(&[high, low]) => (4, u64::from(u16::from_be_bytes([high, low]))),
+            _ => return Ok(None),
+        },
+        127 => match bytes.get(2..10).map(<[u8; 8]>::try_from) {
+            Some(Ok(length)) => (10, u64::from_be_bytes(length)),
+            _ => return Ok(None),
+        },
+        short => (2, u64::from(*short)),
     };
-    let len = usize::try_from(payload).ok()?.checked_add(head)?;
-    Some(Frame { opcode, payload: bytes.get(head..len)?, len })
+    let Some(len) = usize::try_from(payload).ok().and_then(|payload| payload.checked_add(head)) else {
+        return Err(io::Error::other(format!("a frame of {payload} bytes")));
+    };
+    Ok(bytes.get(head..len).map(|payload| Frame { opcode: first & 0x0f, fin: first & 0x80 != 0, payload, len }))
 }
 
-/// A text frame as a client sends it, masked with zeros.
-pub fn text(payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0x81];
+/// What a close frame says.
+pub fn closed(payload: &[u8]) -> io::Error {
+    let said = match payload {
+        [high, low, reason @ ..] => {
+            let code = u16::from_be_bytes([*high, *low]);
+            format!("the server closed a connection with {code} {}", String::from_utf8_lossy(reason))
+        }
+        _ => "the server closed a connection without a code".to_owned(),
+    };
+    io::Error::new(io::ErrorKind::ConnectionAborted, said.trim_end().to_owned())
+}
+
+/// A frame as a client sends it.
+pub fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x80 | opcode];
     match payload.len() {
         short @ 0..=125 => frame.push(0x80 | short as u8),
         middle @ 126..=0xffff => {
@@ -124,26 +101,97 @@ pub fn text(payload: &[u8]) -> Vec<u8> {
             frame.extend((long as u64).to_be_bytes());
         }
     }
-    frame.extend([0; 4]);
-    frame.extend_from_slice(payload);
+    frame.extend(MASK);
+    frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
     frame
 }
 
-/// The answer to a ping, masked with zeros. Control frames carry at most 125 bytes, so one byte of length is enough.
+pub fn text(payload: &str) -> Vec<u8> {
+    masked(TEXT, payload.as_bytes())
+}
+
+/// The answer to a ping.
 pub fn pong(payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0x8a, 0x80 | payload.len() as u8, 0, 0, 0, 0];
-    frame.extend_from_slice(payload);
-    frame
+    masked(0xa, payload)
+}
+
+/// A masked frame with a place for a serial in it, written anew for each message without building the frame again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamped {
+    frame: Vec<u8>,
+    /// Where the serials stand in the frame, and the mask over the first digit of each.
+    places: Vec<(usize, usize)>,
+}
+
+impl Stamped {
+    /// `payload` holds [`SERIAL_PLACE`] once or more, or never.
+    pub fn new(opcode: u8, payload: &str) -> Stamped {
+        let frame = masked(opcode, payload.as_bytes());
+        let head = frame.len() - payload.len();
+        let places = payload.match_indices(SERIAL_PLACE).map(|(at, _)| (head + at, at % 4)).collect();
+        Stamped { frame, places }
+    }
+
+    pub fn len(&self) -> usize {
+        self.frame.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.frame.is_empty()
+    }
+
+    /// Where in the frame the first serial stands.
+    pub fn place(&self) -> Option<usize> {
+        self.places.first().map(|(at, _)| *at)
+    }
+
+    /// Appends the frame with this serial.
+    pub fn put(&self, serial: u64, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&self.frame);
+        for (at, phase) in &self.places {
+            let mut left = serial;
+            for digit in (0..SERIAL_DIGITS).rev() {
+                if let Some(byte) = out.get_mut(start + at + digit) {
+                    *byte = (b'0' + (left % 10) as u8) ^ MASK[(phase + digit) % 4];
+                }
+                left /= 10;
+            }
+        }
+    }
+}
+
+/// The serial that some digits are; `None` when they are none.
+pub fn serial(digits: &[u8]) -> Option<u64> {
+    if digits.len() != SERIAL_DIGITS {
+        return None;
+    }
+    digits.iter().try_fold(0, |number: u64, byte| match byte {
+        b'0'..=b'9' => Some(number * 10 + u64::from(byte - b'0')),
+        _ => None,
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
+    fn unmasked(frame: &[u8], head: usize) -> String {
+        let payload = frame[head + 4..].iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();
+        String::from_utf8(payload).unwrap()
+    }
+
     #[test]
-    fn the_reply_is_the_request_unmasked() {
-        let unmasked: Vec<u8> = REQUEST[6..].iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();
-        assert_eq!(unmasked, REPLY[2..]);
+    fn a_stamped_frame_is_the_frame_of_its_text() {
+        for text in ["1000000000", "{\"n\":1000000000}", "ab1000000000cd1000000000", "nothing"] {
+            let mut out = b"before".to_vec();
+            Stamped::new(TEXT, text).put(1_234_567_890, &mut out);
+            assert_eq!(out[6..], masked(TEXT, text.replace(SERIAL_PLACE, "1234567890").as_bytes()), "{text}");
+        }
+        assert_eq!(unmasked(&masked(TEXT, "ä".repeat(100).as_bytes()), 4), "ä".repeat(100));
+        assert_eq!(Stamped::new(TEXT, "ab1000000000").place(), Some(8));
     }
 
     #[test]
@@ -153,17 +201,47 @@ mod tests {
             (&[][..], None),
             (&[0x81][..], None),
             (&[0x81, 2, b'a'][..], None),
-            (&[0x81, 2, b'a', b'b', 0x89][..], Some((1, 2, 4))),
-            (&[0x89, 0][..], Some((9, 0, 2))),
+            (&[0x81, 2, b'a', b'b', 0x89][..], Some((1, true, 2, 4))),
+            (&[0x01, 0][..], Some((1, false, 0, 2))),
+            (&[0x89, 0][..], Some((9, true, 0, 2))),
+            (&[0x82, 126, 1][..], None),
             (&long[..259], None),
-            (&long[..], Some((2, 256, 260))),
-            (&[0x82, 127, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff][..], None),
+            (&long[..], Some((2, true, 256, 260))),
+            (&[0x82, 127, 0, 0, 0, 0, 0, 0, 0][..], None),
         ] {
+            let frame = first_frame(bytes).unwrap();
             assert_eq!(
-                first_frame(bytes).map(|frame| (frame.opcode, frame.payload.len(), frame.len)),
+                frame.map(|frame| (frame.opcode, frame.fin, frame.payload.len(), frame.len)),
                 found,
                 "{bytes:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_no_server_sends_is_an_error() {
+        for bytes in [
+            &[0xc1, 0][..],
+            &[0x81, 0x80, 1, 2, 3, 4][..],
+            &[0x82, 127, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff][..],
+        ] {
+            assert!(first_frame(bytes).is_err(), "{bytes:02x?}");
+        }
+        assert_eq!(closed(&[0x0f, 0xa8, b'x']).to_string(), "the server closed a connection with 4008 x");
+        assert!(closed(&[]).to_string().contains("without a code"));
+    }
+
+    #[test]
+    fn a_handshake_is_over_with_its_head() {
+        assert_eq!(behind_head(b"HTTP/1.1 101 x\r\n").unwrap(), None);
+        assert_eq!(behind_head(ACCEPTED).unwrap(), Some(ACCEPTED.len()));
+        assert_eq!(behind_head(&[ACCEPTED, b"\x81\x00"].concat()).unwrap(), Some(ACCEPTED.len()));
+        assert!(behind_head(b"HTTP/1.1 403 Forbidden\r\n\r\n{}").unwrap_err().to_string().contains("403"));
+    }
+
+    #[test]
+    fn a_serial_is_ten_digits() {
+        assert_eq!(serial(b"1000000000"), Some(FIRST_SERIAL));
+        assert_eq!((serial(b"100000000"), serial(b"100000000x"), serial(b"")), (None, None, None));
     }
 }

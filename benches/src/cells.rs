@@ -1,0 +1,300 @@
+//! What can be measured: each workload with the servers that can do its work, and how one of them is run.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use crate::engine::rooms::Next;
+use crate::engine::schedule::Pace;
+use crate::figures::Figures;
+use crate::measure::{Plan, Subject};
+use crate::servers::{Absent, Cores, Ping, Programs, Server, Setup, floor_figures, publishing, token};
+use crate::vocabulary::{Bare, Centrifugo, Churn, Documents, Echo, Native, Nats, Tickets, Vocabulary};
+use crate::workloads::rooms::{Size, Unit};
+use crate::workloads::{connect, pings, rooms};
+
+pub const COMMITCAST: &str = "commitcast";
+/// The same with two reactors on two cores.
+pub const COMMITCAST_2: &str = "commitcast-2";
+pub const FLOOR: &str = "floor";
+pub const PEERS: &[&str] = &["bun", "node-ws", "fastapi", "tokio-tungstenite", "fastwebsockets", "nats", "centrifugo"];
+
+/// A workload by its name, and who can do it.
+#[derive(Clone, Copy, Debug)]
+pub struct Workload {
+    pub name: &'static str,
+    pub about: &'static str,
+    pub servers: &'static [&'static str],
+}
+
+const JSON: &[&str] = &[COMMITCAST, FLOOR, "bun", "node-ws", "fastapi", "tokio-tungstenite", "fastwebsockets"];
+const ROOMS: &[&str] =
+    &[COMMITCAST, FLOOR, "bun", "node-ws", "fastapi", "tokio-tungstenite", "fastwebsockets", "nats", "centrifugo"];
+const WITH_FLOOR: &[&str] = &[COMMITCAST, FLOOR];
+const ALONE: &[&str] = &[COMMITCAST];
+
+pub const WORKLOADS: &[Workload] = &[
+    Workload { name: "ping", about: "JSON ping and pong, 100 connections, one in flight on each", servers: JSON },
+    Workload { name: "ping-1", about: "the same on one connection: a round trip", servers: WITH_FLOOR },
+    Workload { name: "ping-15000", about: "the same on 15,000 connections", servers: WITH_FLOOR },
+    Workload { name: "ping-open", about: "the same at half of the saturating rate", servers: WITH_FLOOR },
+    Workload { name: "pipeline", about: "the same, 16 in flight on each of 100 connections", servers: JSON },
+    Workload { name: "echo", about: "64 bytes there and back on /v1/echo", servers: WITH_FLOOR },
+    Workload { name: "fanout", about: "a signal to 1,000 members, one in flight", servers: ROOMS },
+    Workload { name: "fanout-10", about: "the same to 10 members", servers: WITH_FLOOR },
+    Workload { name: "fanout-100", about: "the same to 100 members", servers: WITH_FLOOR },
+    Workload { name: "fanout-10000", about: "the same to 10,000 members", servers: WITH_FLOOR },
+    Workload { name: "fanout-64", about: "signals to 1,000 members, 64 in flight", servers: ROOMS },
+    Workload { name: "rooms", about: "200 rooms of 5 members, one signal in flight in each", servers: ROOMS },
+    Workload { name: "rooms-64", about: "the same, 64 in flight in each", servers: ROOMS },
+    Workload { name: "durable", about: "a stored event to 1,000 members, one in flight", servers: ALONE },
+    Workload {
+        name: "updates",
+        about: "confirmed document updates, 100 rooms of 2, 256 bytes",
+        servers: &[COMMITCAST, "fastapi", "bun", "node-ws"],
+    },
+    Workload {
+        name: "update-1",
+        about: "one such update at a time, until the other member has it",
+        servers: &[COMMITCAST, "fastapi", "bun", "node-ws"],
+    },
+    Workload { name: "churn", about: "join and leave, 100 connections", servers: ALONE },
+    Workload {
+        name: "upgrade",
+        about: "upgrades without a token",
+        servers: &[COMMITCAST, FLOOR, "bun", "node-ws", "fastapi", "tokio-tungstenite", "fastwebsockets"],
+    },
+    Workload { name: "upgrade-token", about: "upgrades with an HS256 token", servers: ALONE },
+    Workload { name: "disk", about: "fdatasync of one block", servers: &[FLOOR] },
+    Workload { name: "rows", about: "a bare SQLite loop in batches of the size of `updates`", servers: &[FLOOR] },
+];
+
+pub fn workload(name: &str) -> Option<&'static Workload> {
+    WORKLOADS.iter().find(|workload| workload.name == name)
+}
+
+/// Servers to measure, on cores of their own.
+#[derive(Debug)]
+pub struct Fleet {
+    programs: Programs,
+    cores: Option<Cores>,
+    /// Peers stay for the whole run: a just-in-time compiler is given the time to do its work.
+    peers: BTreeMap<&'static str, Result<Server, String>>,
+}
+
+/// A measurement, or why there is none.
+pub type Outcome = Result<Figures, String>;
+
+/// What is known so far, best values over rounds.
+pub trait Known {
+    /// The best rate of a workload on a server.
+    fn per_second(&self, workload: &str, server: &str) -> Option<f64>;
+    /// The latest value that only this workload has.
+    fn extra(&self, workload: &str, server: &str, name: &str) -> Option<f64>;
+}
+
+impl Fleet {
+    pub fn new(programs: Programs, cores: Option<Cores>) -> Fleet {
+        Fleet { programs, cores, peers: BTreeMap::new() }
+    }
+
+    /// Says before it is asked that a peer is not to be measured.
+    pub fn leave_out(&mut self, peer: &'static str, why: &str) {
+        self.peers.insert(peer, Err(why.to_owned()));
+    }
+
+    fn core(&self) -> Option<usize> {
+        self.cores.map(|cores| cores.server)
+    }
+
+    fn setup(&self, reactors: usize) -> Setup {
+        let cores = match (self.cores, reactors) {
+            (None, _) => Vec::new(),
+            (Some(cores), 2) => vec![cores.server, cores.load],
+            (Some(cores), _) => vec![cores.server],
+        };
+        Setup { reactors, cores, secret: None }
+    }
+
+    /// Runs one workload on one server.
+    pub fn measure(&mut self, workload: &Workload, server: &'static str, plan: &Plan, known: &impl Known) -> Outcome {
+        let outcome = match server {
+            COMMITCAST => self.measure_commitcast(workload.name, 1, plan, known),
+            COMMITCAST_2 => self.measure_commitcast(workload.name, 2, plan, known),
+            FLOOR => self.measure_floor(workload.name, plan, known),
+            peer => match self.peer(peer) {
+                Ok(subject) => run(&subject, workload.name, peer, plan, known),
+                Err(why) => return Err(why),
+            },
+        };
+        let mut figures = outcome.map_err(|error| format!("failed: {error}"))?;
+        workload.name.clone_into(&mut figures.workload);
+        server.clone_into(&mut figures.server);
+        Ok(figures)
+    }
+
+    fn peer(&mut self, name: &'static str) -> Result<Subject, String> {
+        let core = self.core();
+        let server = self.peers.entry(name).or_insert_with(|| {
+            Server::peer(&self.programs, name, core).map_err(|absent| match absent {
+                Absent::NotRun(why) => format!("NOT RUN: {why}"),
+                Absent::Failed(error) => format!("failed to start: {error}"),
+            })
+        });
+        match server {
+            Ok(server) => Ok(Subject::of(name, server)),
+            Err(why) => Err(why.clone()),
+        }
+    }
+
+    fn measure_commitcast(
+        &self,
+        workload: &str,
+        reactors: usize,
+        plan: &Plan,
+        known: &impl Known,
+    ) -> io::Result<Figures> {
+        match workload {
+            "upgrade-token" => {
+                const SECRET: &str = "a secret of the bench, known to nobody else";
+                let server = Server::commitcast(
+                    &self.programs,
+                    &Setup { secret: Some(SECRET.to_owned()), ..self.setup(reactors) },
+                )?;
+                let mut subject = Subject::of(COMMITCAST, &server);
+                subject.headers = format!("Authorization: Bearer {}\r\n", token(&self.programs, SECRET)?);
+                connect::run(&subject, &Tickets, plan)
+            }
+            "updates" | "update-1" => {
+                let server = Server::commitcast(&self.programs, &self.setup(reactors))?;
+                server.create_documents(100)?;
+                let batches = |server: &Server| -> io::Result<(f64, f64)> {
+                    let metric = |name| Ok::<f64, io::Error>(server.metric(name)?.unwrap_or(0.0));
+                    Ok((
+                        metric("commitcast_commit_batch_operations_sum")?,
+                        metric("commitcast_commit_batch_operations_count")?,
+                    ))
+                };
+                let before = batches(&server)?;
+                let mut figures = run(&Subject::of(COMMITCAST, &server), workload, COMMITCAST, plan, known)?;
+                let after = batches(&server)?;
+                figures.extra.insert("batch", (after.0 - before.0) / (after.1 - before.1).max(1.0));
+                Ok(figures)
+            }
+            _ => {
+                let server = Server::commitcast(&self.programs, &self.setup(reactors))?;
+                run(&Subject::of(COMMITCAST, &server), workload, COMMITCAST, plan, known)
+            }
+        }
+    }
+
+    fn measure_floor(&self, workload: &str, plan: &Plan, known: &impl Known) -> io::Result<Figures> {
+        let (programs, core) = (&self.programs, self.core());
+        let values = |arguments: &[&str]| {
+            let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+            floor_figures(programs, core, &arguments)
+        };
+        let server = match workload {
+            "disk" => return Ok(alone("write", &values(&["disk"])?)),
+            "rows" => {
+                let batch = known.extra("updates", COMMITCAST, "batch").unwrap_or(50.0).round().max(1.0);
+                let seconds = plan.measured.as_secs_f64();
+                return Ok(alone(
+                    "update",
+                    &values(&["rows", "--batch", &format!("{batch}"), "--seconds", &format!("{seconds}")])?,
+                ));
+            }
+            "echo" => Server::floor_echo(programs, core, Ping::Echo, None)?,
+            name if name.starts_with("fanout") || name.starts_with("rooms") => Server::floor_fan(programs, core)?,
+            _ => Server::floor_echo(programs, core, Ping::Tickets, None)?,
+        };
+        run(&Subject::of(FLOOR, &server), workload, FLOOR, plan, known)
+    }
+}
+
+/// Figures that are nothing but values.
+fn alone(unit: &'static str, values: &[(String, f64)]) -> Figures {
+    const NAMES: &[&str] = &[
+        "over_p50_nanos",
+        "over_p99_nanos",
+        "append_p50_nanos",
+        "append_p99_nanos",
+        "updates_per_second",
+        "cpu_nanos_per_update",
+        "batch",
+    ];
+    let extra = NAMES
+        .iter()
+        .filter_map(|name| values.iter().find(|(found, _)| found == name).map(|(_, value)| (*name, *value)));
+    Figures { unit, seconds: 1.0, extra: extra.collect(), ..Figures::default() }
+}
+
+/// The workloads that need nothing but a server's address.
+fn run(subject: &Subject, workload: &str, server: &str, plan: &Plan, known: &impl Known) -> io::Result<Figures> {
+    let one = Pace::Closed { window: 1 };
+    let ping = |connections, pace, plan: &Plan| match server {
+        "nats" => pings::run(subject, &Nats, connections, pace, plan),
+        _ => pings::run(subject, &Tickets, connections, pace, plan),
+    };
+    let fan = |rooms, members, window| {
+        let vocabulary: Box<dyn Vocabulary> = match server {
+            FLOOR => Box::new(Bare),
+            "nats" => Box::new(Nats),
+            "centrifugo" => Box::new(Centrifugo),
+            _ => Box::new(Native::signals()),
+        };
+        let size = Size { rooms, members };
+        rooms::run(subject, &*vocabulary, size, Pace::Closed { window }, Next::Heard, Unit::Delivery, plan)
+    };
+    match workload {
+        "ping" => ping(100, one, plan),
+        "ping-1" => ping(1, one, plan),
+        "ping-15000" => ping(15_000, one, plan),
+        "ping-open" => {
+            let rate = known.per_second("ping", COMMITCAST).unwrap_or(40_000.0) / 2.0;
+            let mut figures = ping(100, Pace::Open { rate }, plan)?;
+            figures.extra.insert("rate", rate);
+            Ok(figures)
+        }
+        "pipeline" => ping(100, Pace::Closed { window: 16 }, plan),
+        "echo" => {
+            let echo = Echo { path: "/v1/echo".to_owned() };
+            pings::run(subject, &echo, 100, one, plan)
+        }
+        "fanout" => fan(1, 1_000, 1),
+        "fanout-10" => fan(1, 10, 1),
+        "fanout-100" => fan(1, 100, 1),
+        "fanout-10000" => fan(1, 10_000, 1),
+        "fanout-64" => fan(1, 1_000, 64),
+        "rooms" => fan(200, 5, 1),
+        "rooms-64" => fan(200, 5, 64),
+        "durable" => {
+            let size = Size { rooms: 1, members: 1_000 };
+            rooms::run(subject, &publishing(), size, one, Next::Both, Unit::Delivery, plan)
+        }
+        "updates" => {
+            let size = Size { rooms: 100, members: 1 };
+            rooms::run(subject, &Documents, size, one, Next::Confirmed, Unit::Update, plan)
+        }
+        "update-1" => {
+            let size = Size { rooms: 1, members: 1 };
+            rooms::run(subject, &Documents, size, one, Next::Both, Unit::Update, plan)
+        }
+        "churn" => pings::run(subject, &Churn, 100, one, plan),
+        "upgrade" => connect::run(subject, &Tickets, plan),
+        other => Err(io::Error::other(format!("{server} cannot do {other}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workloads_have_names_of_their_own_and_known_servers() {
+        for (index, workload) in WORKLOADS.iter().enumerate() {
+            assert!(WORKLOADS.iter().skip(index + 1).all(|other| other.name != workload.name), "{}", workload.name);
+            let known = |server: &&str| PEERS.contains(server) || [COMMITCAST, COMMITCAST_2, FLOOR].contains(server);
+            assert!(workload.servers.iter().all(|server| known(server)), "{}", workload.name);
+        }
+    }
+}
