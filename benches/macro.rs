@@ -4,5 +4,5 @@ use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    benches::suite::main(Path::new(env!("CARGO_MANIFEST_DIR")), env!("CARGO_BIN_EXE_commitcast"))
+    benches::suite::main(Path::new(env!("CARGO_MANIFEST_DIR")), Path::new(env!("CARGO_BIN_EXE_commitcast")))
 }

@@ -10,7 +10,9 @@ use crate::measure::{Plan, Subject};
 use crate::servers::{Absent, Cores, Ping, Programs, Server, Setup, floor_figures, publishing, token};
 use crate::vocabulary::{Bare, Centrifugo, Churn, Documents, Echo, Native, Nats, Tickets, Vocabulary};
 use crate::workloads::rooms::{Size, Unit};
-use crate::workloads::{connect, pings, rooms};
+use crate::workloads::{agents, connect, idle, mixed, pings, resume, rooms, storm};
+
+const STORM_CLIENTS: usize = 15_000;
 
 pub const COMMITCAST: &str = "commitcast";
 /// The same with two reactors on two cores.
@@ -19,53 +21,74 @@ pub const FLOOR: &str = "floor";
 pub const PEERS: &[&str] = &["bun", "node-ws", "fastapi", "tokio-tungstenite", "fastwebsockets", "nats", "centrifugo"];
 
 /// A workload by its name, and who can do it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Workload {
     pub name: &'static str,
     pub about: &'static str,
     pub servers: &'static [&'static str],
+    /// Measured in the first round only, because it hardly differs between rounds and takes long.
+    pub once: bool,
+}
+
+impl Workload {
+    const fn new(name: &'static str, about: &'static str, servers: &'static [&'static str]) -> Workload {
+        Workload { name, about, servers, once: false }
+    }
+
+    const fn once(self) -> Workload {
+        Workload { once: true, ..self }
+    }
 }
 
 const JSON: &[&str] = &[COMMITCAST, FLOOR, "bun", "node-ws", "fastapi", "tokio-tungstenite", "fastwebsockets"];
 const ROOMS: &[&str] =
     &[COMMITCAST, FLOOR, "bun", "node-ws", "fastapi", "tokio-tungstenite", "fastwebsockets", "nats", "centrifugo"];
 const WITH_FLOOR: &[&str] = &[COMMITCAST, FLOOR];
+const BOTH: &[&str] = &[COMMITCAST, COMMITCAST_2];
 const ALONE: &[&str] = &[COMMITCAST];
 
 pub const WORKLOADS: &[Workload] = &[
-    Workload { name: "ping", about: "JSON ping and pong, 100 connections, one in flight on each", servers: JSON },
-    Workload { name: "ping-1", about: "the same on one connection: a round trip", servers: WITH_FLOOR },
-    Workload { name: "ping-15000", about: "the same on 15,000 connections", servers: WITH_FLOOR },
-    Workload { name: "ping-open", about: "the same at half of the saturating rate", servers: WITH_FLOOR },
-    Workload { name: "pipeline", about: "the same, 16 in flight on each of 100 connections", servers: JSON },
-    Workload { name: "echo", about: "64 bytes there and back on /v1/echo", servers: WITH_FLOOR },
-    Workload { name: "fanout", about: "a signal to 1,000 members, one in flight", servers: ROOMS },
-    Workload { name: "fanout-10", about: "the same to 10 members", servers: WITH_FLOOR },
-    Workload { name: "fanout-100", about: "the same to 100 members", servers: WITH_FLOOR },
-    Workload { name: "fanout-10000", about: "the same to 10,000 members", servers: WITH_FLOOR },
-    Workload { name: "fanout-64", about: "signals to 1,000 members, 64 in flight", servers: ROOMS },
-    Workload { name: "rooms", about: "200 rooms of 5 members, one signal in flight in each", servers: ROOMS },
-    Workload { name: "rooms-64", about: "the same, 64 in flight in each", servers: ROOMS },
-    Workload { name: "durable", about: "a stored event to 1,000 members, one in flight", servers: ALONE },
-    Workload {
-        name: "updates",
-        about: "confirmed document updates, 100 rooms of 2, 256 bytes",
-        servers: &[COMMITCAST, "fastapi", "bun", "node-ws"],
-    },
-    Workload {
-        name: "update-1",
-        about: "one such update at a time, until the other member has it",
-        servers: &[COMMITCAST, "fastapi", "bun", "node-ws"],
-    },
-    Workload { name: "churn", about: "join and leave, 100 connections", servers: ALONE },
-    Workload {
-        name: "upgrade",
-        about: "upgrades without a token",
-        servers: &[COMMITCAST, FLOOR, "bun", "node-ws", "fastapi", "tokio-tungstenite", "fastwebsockets"],
-    },
-    Workload { name: "upgrade-token", about: "upgrades with an HS256 token", servers: ALONE },
-    Workload { name: "disk", about: "fdatasync of one block", servers: &[FLOOR] },
-    Workload { name: "rows", about: "a bare SQLite loop in batches of the size of `updates`", servers: &[FLOOR] },
+    Workload::new("ping", "JSON ping and pong, 100 connections, one in flight on each", JSON),
+    Workload::new("ping-1", "the same on one connection: a round trip", WITH_FLOOR),
+    Workload::new("ping-15000", "the same on 15,000 connections", WITH_FLOOR),
+    Workload::new("ping-open", "the same at half of the saturating rate", WITH_FLOOR),
+    Workload::new("pipeline", "the same, 16 in flight on each of 100 connections", JSON),
+    Workload::new("echo", "64 bytes there and back on /v1/echo", WITH_FLOOR),
+    Workload::new("fanout", "a signal to 1,000 members, one in flight", ROOMS),
+    Workload::new("fanout-10", "the same to 10 members", WITH_FLOOR),
+    Workload::new("fanout-100", "the same to 100 members", WITH_FLOOR),
+    Workload::new("fanout-10000", "the same to 10,000 members", WITH_FLOOR),
+    Workload::new("fanout-64", "signals to 1,000 members, 64 in flight", ROOMS),
+    Workload::new("rooms", "200 rooms of 5 members, one signal in flight in each", ROOMS),
+    Workload::new("rooms-64", "the same, 64 in flight in each", ROOMS),
+    Workload::new("durable", "a stored event to 1,000 members, one in flight", ALONE),
+    Workload::new(
+        "updates",
+        "confirmed document updates, 100 rooms of 2, 256 bytes",
+        &[COMMITCAST, "fastapi", "bun", "node-ws"],
+    ),
+    Workload::new(
+        "update-1",
+        "one such update at a time, until the other member has it",
+        &[COMMITCAST, "fastapi", "bun", "node-ws"],
+    ),
+    Workload::new("churn", "join and leave, 100 connections", ALONE),
+    Workload::new(
+        "upgrade",
+        "upgrades without a token",
+        &[COMMITCAST, FLOOR, "bun", "node-ws", "fastapi", "tokio-tungstenite", "fastwebsockets"],
+    ),
+    Workload::new("upgrade-token", "upgrades with an HS256 token", ALONE),
+    Workload::new("resume", "10,000 events to each of 100 clients of a room", ALONE),
+    Workload::new("storm", "15,000 clients of 150 rooms cut and coming back at head", WITH_FLOOR),
+    Workload::new("idle-documents", "memory of 18,000 connections to 500 documents", ALONE).once(),
+    Workload::new("idle-native", "memory of 18,000 native connections in 500 rooms", ALONE).once(),
+    Workload::new("mixed", "all dialects at once, at modest rates", ALONE),
+    Workload::new("agents", "5,000 runs a second of 50 pages, a backend's first event", ALONE),
+    Workload::new("cores-ping", "pings at a quarter of the saturating rate, on one reactor and on two", BOTH),
+    Workload::new("cores-rooms", "200 rooms of 5 members, 4,000 signals a second, likewise", BOTH),
+    Workload::new("disk", "fdatasync of one block", &[FLOOR]),
+    Workload::new("rows", "a bare SQLite loop in batches of the size of `updates`", &[FLOOR]),
 ];
 
 pub fn workload(name: &str) -> Option<&'static Workload> {
@@ -182,7 +205,21 @@ impl Fleet {
             }
             _ => {
                 let server = Server::commitcast(&self.programs, &self.setup(reactors))?;
-                run(&Subject::of(COMMITCAST, &server), workload, COMMITCAST, plan, known)
+                let subject = Subject::of(COMMITCAST, &server);
+                match workload {
+                    "resume" => resume::run(&server, &subject, 10_000, 100),
+                    "storm" => storm::run(&server, &subject, STORM_CLIENTS, 150),
+                    "idle-documents" => {
+                        server.create_documents(500)?;
+                        idle::run(&subject, &Documents, 5_000, 18_000, 500)
+                    }
+                    "mixed" => {
+                        server.create_documents(50)?;
+                        mixed::run(&server, &subject, plan)
+                    }
+                    "agents" => agents::run(&server, &subject, 50, 5_000.0, plan),
+                    _ => run(&subject, workload, COMMITCAST, plan, known),
+                }
             }
         }
     }
@@ -207,7 +244,11 @@ impl Fleet {
             name if name.starts_with("fanout") || name.starts_with("rooms") => Server::floor_fan(programs, core)?,
             _ => Server::floor_echo(programs, core, Ping::Tickets, None)?,
         };
-        run(&Subject::of(FLOOR, &server), workload, FLOOR, plan, known)
+        let subject = Subject::of(FLOOR, &server);
+        match workload {
+            "storm" => storm::bare(&subject, STORM_CLIENTS),
+            _ => run(&subject, workload, FLOOR, plan, known),
+        }
     }
 }
 
@@ -278,6 +319,16 @@ fn run(subject: &Subject, workload: &str, server: &str, plan: &Plan, known: &imp
         "update-1" => {
             let size = Size { rooms: 1, members: 1 };
             rooms::run(subject, &Documents, size, one, Next::Both, Unit::Update, plan)
+        }
+        "idle-native" => idle::run(subject, &Native::signals(), 5_000, 18_000, 500),
+        "cores-ping" => {
+            let rate = known.per_second("ping", COMMITCAST).unwrap_or(80_000.0) / 4.0;
+            ping(100, Pace::Open { rate }, &plan.sleeping())
+        }
+        "cores-rooms" => {
+            let (size, pace) = (Size { rooms: 200, members: 5 }, Pace::Open { rate: 4_000.0 });
+            let plan = plan.sleeping();
+            rooms::run(subject, &Native::signals(), size, pace, Next::Heard, Unit::Delivery, &plan)
         }
         "churn" => pings::run(subject, &Churn, 100, one, plan),
         "upgrade" => connect::run(subject, &Tickets, plan),

@@ -22,6 +22,9 @@ pub struct Figures {
     pub cpu_nanos: Option<f64>,
     /// Share of the window that the server was on a core; above 1 with several.
     pub server_busy: Option<f64>,
+    /// Share of the window that the server was ready and its core was somebody else's: another program's, or another of its
+    /// own threads'.
+    pub server_waited: Option<f64>,
     pub generator_busy: f64,
     pub rss_bytes: Option<u64>,
     /// Context switches per unit: it had nothing to do; it was taken off its core.
@@ -85,7 +88,8 @@ impl fmt::Display for Figures {
         write!(f, "  switches/{unit} {}+{}", or_na(self.voluntary, count), or_na(self.involuntary, count))?;
         write!(f, "  rss {}", or_na(self.rss_bytes, |bytes| format!("{:.1} MiB", bytes as f64 / 1_048_576.0)))?;
         write!(f, "  busy {}", or_na(self.server_busy, percent))?;
-        write!(f, " (generator {})", percent(self.generator_busy))?;
+        write!(f, " (waited {},", or_na(self.server_waited, percent))?;
+        write!(f, " generator {})", percent(self.generator_busy))?;
         for (name, value) in &self.extra {
             write!(f, "  {name} {value:.1}")?;
         }

@@ -11,14 +11,18 @@
 //!  └───────────────┘               └──────────────┘
 //! ```
 
+pub mod book;
 pub mod cells;
 pub mod engine;
 pub mod figures;
 pub mod floor;
 pub mod measure;
 pub mod observe;
+pub mod picture;
+pub mod report;
 pub mod servers;
 pub mod suite;
+pub mod targets;
 pub mod vocabulary;
 pub mod wire;
 pub mod workloads;

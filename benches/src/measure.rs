@@ -128,6 +128,7 @@ pub fn figures(
         figures.voluntary = per_unit(usage.voluntary);
         figures.involuntary = per_unit(usage.involuntary);
         figures.server_busy = Some(usage.cpu_nanos as f64 / span.nanos.max(1) as f64);
+        figures.server_waited = Some(usage.waited_nanos as f64 / span.nanos.max(1) as f64);
         let writer = after.cpu_of("writer", &before);
         if writer > 0 {
             figures.extra.insert("writer_nanos", writer as f64 / units.max(1) as f64);

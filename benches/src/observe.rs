@@ -21,6 +21,8 @@ pub struct Used {
 struct Thread {
     name: String,
     cpu: u64,
+    /// Ready to run, and not running.
+    waited: u64,
     voluntary: u64,
     involuntary: u64,
 }
@@ -29,6 +31,8 @@ struct Thread {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usage {
     pub cpu_nanos: u64,
+    /// It was ready to run and did not get its core.
+    pub waited_nanos: u64,
     /// It gave up its core because it had nothing to do.
     pub voluntary: u64,
     /// It was taken off its core.
@@ -71,6 +75,7 @@ impl Used {
         for (tid, thread) in self.threads.iter().filter(|(_, thread)| which(thread)) {
             let earlier = before.threads.get(tid).cloned().unwrap_or_default();
             usage.cpu_nanos += thread.cpu.saturating_sub(earlier.cpu);
+            usage.waited_nanos += thread.waited.saturating_sub(earlier.waited);
             usage.voluntary += thread.voluntary.saturating_sub(earlier.voluntary);
             usage.involuntary += thread.involuntary.saturating_sub(earlier.involuntary);
         }
@@ -81,13 +86,16 @@ impl Used {
 impl Thread {
     fn read(task: &Path) -> io::Result<Thread> {
         let schedstat = fs::read_to_string(task.join("schedstat"))?;
-        let cpu = schedstat.split_whitespace().next().and_then(|nanos| nanos.parse().ok());
-        let cpu = cpu.ok_or_else(|| io::Error::other("schedstat without a number: CONFIG_SCHED_INFO is off"))?;
+        let mut numbers = schedstat.split_whitespace().map_while(|number| number.parse().ok());
+        let (Some(cpu), Some(waited)) = (numbers.next(), numbers.next()) else {
+            return Err(io::Error::other("schedstat without numbers: CONFIG_SCHED_INFO is off"));
+        };
         let status = fs::read_to_string(task.join("status"))?;
         let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
         Ok(Thread {
             name: fs::read_to_string(task.join("comm"))?.trim_end().to_owned(),
             cpu,
+            waited,
             voluntary: field("voluntary_ctxt_switches:").unwrap_or(0),
             involuntary: field("nonvoluntary_ctxt_switches:").unwrap_or(0),
         })
@@ -199,7 +207,7 @@ mod tests {
     use super::*;
 
     fn thread(name: &str, cpu: u64) -> Thread {
-        Thread { name: name.to_owned(), cpu, voluntary: cpu / 10, involuntary: 1 }
+        Thread { name: name.to_owned(), cpu, waited: 0, voluntary: cpu / 10, involuntary: 1 }
     }
 
     #[test]
@@ -209,7 +217,7 @@ mod tests {
         assert_eq!(after.cpu_of("a", &before), 240);
         assert_eq!(after.since(&before).cpu_nanos, 2 * NANOS_PER_TICK, "the ended thread is in the process's account");
         let same = Used { threads: [(1, thread("a", 300)), (2, thread("b", 50))].into(), ticks: 9 };
-        assert_eq!(same.since(&before), Usage { cpu_nanos: 200, voluntary: 20, involuntary: 0 });
+        assert_eq!(same.since(&before), Usage { cpu_nanos: 200, voluntary: 20, ..Usage::default() });
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io;
 use serde_json::Value;
 
 use super::json::digits;
-use super::{Aside, Role, Seat, Stream, TEXT_BYTES, Vocabulary, filler, room_name, wrong};
+use super::{Aside, Native, Role, Seat, Stream, Vocabulary, room_name, wrong};
 use crate::engine::pattern::Pattern;
 use crate::wire::{SERIAL_PLACE, Stamped, TEXT, text};
 
@@ -53,13 +53,9 @@ impl Vocabulary for Centrifugo {
     }
 
     fn saying(&self, room: usize) -> io::Result<Stamped> {
-        let (room, filler) = (room_name(room), filler(TEXT_BYTES));
-        Ok(Stamped::new(
-            TEXT,
-            &format!(
-                r#"{{"id":{SERIAL_PLACE},"publish":{{"channel":"{room}","data":{{"text":"{filler}","n":{SERIAL_PLACE}}}}}}}"#
-            ),
-        ))
+        let (room, data) = (room_name(room), Native::data());
+        let publish = format!(r#"{{"id":{SERIAL_PLACE},"publish":{{"channel":"{room}","data":{data}}}}}"#);
+        Ok(Stamped::new(TEXT, &publish))
     }
 
     fn heard(&self, room: usize, message: &[u8]) -> io::Result<Pattern> {

@@ -13,17 +13,23 @@ pub struct Native {
     pub durable: bool,
     /// Makes operation ids this run's own: a resent one would be answered without being stored.
     pub run: u64,
-    /// Shown in the upgrade, where one is wanted.
+    /// The number of its first room: two of these can go about in one server.
+    pub first_room: usize,
     pub path: String,
 }
 
 impl Native {
     pub fn signals() -> Native {
-        Native { durable: false, run: 0, path: "/v1/connect".to_owned() }
+        Native { durable: false, run: 0, first_room: 0, path: "/v1/connect".to_owned() }
+    }
+
+    /// What everybody says, with a place for its serial.
+    pub fn data() -> String {
+        format!(r#"{{"text":"{}","n":{SERIAL_PLACE}}}"#, filler(TEXT_BYTES))
     }
 
     pub fn publishes(run: u64) -> Native {
-        Native { durable: true, run, path: "/v1/connect".to_owned() }
+        Native { durable: true, run, first_room: 0, path: "/v1/connect".to_owned() }
     }
 }
 
@@ -36,7 +42,7 @@ impl Vocabulary for Native {
     fn opening(&self, seat: Seat) -> Vec<u8> {
         match (self.durable, seat.role) {
             (true, Role::Publisher) => text(r#"{"op":"ping"}"#),
-            _ => join(seat.room),
+            _ => join(self.first_room + seat.room),
         }
     }
 
@@ -49,8 +55,7 @@ impl Vocabulary for Native {
     }
 
     fn saying(&self, room: usize) -> io::Result<Stamped> {
-        let (room_name, run, filler) = (room_name(room), self.run, filler(TEXT_BYTES));
-        let data = format!(r#"{{"text":"{filler}","n":{SERIAL_PLACE}}}"#);
+        let (room_name, run, data) = (room_name(self.first_room + room), self.run, Native::data());
         Ok(Stamped::new(
             TEXT,
             &match self.durable {
@@ -63,7 +68,7 @@ impl Vocabulary for Native {
     }
 
     fn heard(&self, room: usize, message: &[u8]) -> io::Result<Pattern> {
-        let name = room_name(room);
+        let name = room_name(self.first_room + room);
         let op = if self.durable { "event" } else { "signal" };
         let value = object(message, &[("op", op), ("room", &name)])?;
         let data = value.get("data");
@@ -104,9 +109,7 @@ pub struct Bare;
 impl Bare {
     /// What the floor sends each member, with the serial of what it was sent.
     pub fn frame() -> String {
-        let filler = filler(TEXT_BYTES);
-        let room = room_name(0);
-        format!(r#"{{"op":"signal","room":"{room}","by":"bench","data":{{"text":"{filler}","n":{SERIAL_PLACE}}}}}"#)
+        format!(r#"{{"op":"signal","room":"{}","by":"bench","data":{}}}"#, room_name(0), Native::data())
     }
 }
 

@@ -2,16 +2,16 @@
 
 use std::io;
 
-use super::{Aside, Role, Seat, Stream, TEXT_BYTES, Vocabulary, filler, room_name, wrong};
+use super::{Aside, Native, Role, Seat, Stream, Vocabulary, room_name, wrong};
 use crate::engine::pattern::Pattern;
-use crate::wire::{BINARY, SERIAL_PLACE, Stamped, masked};
+use crate::wire::{BINARY, Stamped, masked};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Nats;
 
 /// What a publisher's payload is: the same data as in the JSON vocabularies, without a server that parses it.
 fn payload() -> String {
-    format!(r#"{{"text":"{}","n":{SERIAL_PLACE}}}"#, filler(TEXT_BYTES))
+    Native::data()
 }
 
 impl Vocabulary for Nats {
@@ -94,6 +94,7 @@ mod tests {
 
     use super::*;
     use crate::engine::pattern::Match;
+    use crate::wire::SERIAL_PLACE;
 
     #[test]
     fn messages_are_cut_out_of_the_stream() {

@@ -1,8 +1,14 @@
 //! The workloads: who sits where, what is said, what is counted. Each runs against any server that knows its vocabulary.
 
+pub mod agents;
 pub mod connect;
+pub mod history;
+pub mod idle;
+pub mod mixed;
 pub mod pings;
+pub mod resume;
 pub mod rooms;
+pub mod storm;
 
 use std::io;
 
