@@ -266,7 +266,7 @@ fn alone(unit: &'static str, values: &[(String, f64)]) -> Figures {
     let extra = NAMES
         .iter()
         .filter_map(|name| values.iter().find(|(found, _)| found == name).map(|(_, value)| (*name, *value)));
-    Figures { unit, seconds: 1.0, extra: extra.collect(), ..Figures::default() }
+    Figures { unit, extra: extra.collect(), ..Figures::default() }
 }
 
 /// The workloads that need nothing but a server's address.

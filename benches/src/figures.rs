@@ -75,9 +75,24 @@ impl Figures {
 /// One line for a person; `n/a` is what could not be measured.
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<14} {:<17}", self.workload, self.server)?;
+        if self.units > 0 {
+            self.write_load(f)?;
+        }
+        for (name, value) in &self.extra {
+            write!(f, "  {name} {value:.1}")?;
+        }
+        match &self.warning {
+            Some(warning) => write!(f, "  [{warning}]"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Figures {
+    fn write_load(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unit = self.unit;
-        write!(f, "{:<12} {:<17} {:>9.0} {unit}/s", self.workload, self.server, self.per_second())?;
-        write!(f, "  cpu {}/{unit}", or_na(self.cpu_nanos, nanos))?;
+        write!(f, "{:>9.0} {unit}/s  cpu {}/{unit}", self.per_second(), or_na(self.cpu_nanos, nanos))?;
         if let Some(latency) = &self.latency {
             let Percentiles { p50, p90, p99, p999, max } = *latency;
             let [p50, p90, p99, p999, max] = [p50, p90, p99, p999, max].map(|value| nanos(value as f64));
@@ -89,14 +104,7 @@ impl fmt::Display for Figures {
         write!(f, "  rss {}", or_na(self.rss_bytes, |bytes| format!("{:.1} MiB", bytes as f64 / 1_048_576.0)))?;
         write!(f, "  busy {}", or_na(self.server_busy, percent))?;
         write!(f, " (waited {},", or_na(self.server_waited, percent))?;
-        write!(f, " generator {})", percent(self.generator_busy))?;
-        for (name, value) in &self.extra {
-            write!(f, "  {name} {value:.1}")?;
-        }
-        match &self.warning {
-            Some(warning) => write!(f, "  [{warning}]"),
-            None => Ok(()),
-        }
+        write!(f, " generator {})", percent(self.generator_busy))
     }
 }
 

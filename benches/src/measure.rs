@@ -91,7 +91,7 @@ pub fn measure<P: Player>(
     let span = window(crowd, player, &clock, plan.measured, plan.waiting)?;
     let after = subject.used()?;
     let mut figures = figures(subject, unit, units(player), span, before, after)?;
-    figures.warning = busy(&figures);
+    figures.warning = busy(&figures).or(figures.warning.take());
     read(player, &mut figures);
     if let (Some(length), Some(pid)) = (plan.calls, subject.pid)
         && let Some(mut calls) = Calls::attach(pid, &subject.home)
@@ -129,12 +129,26 @@ pub fn figures(
         figures.involuntary = per_unit(usage.involuntary);
         figures.server_busy = Some(usage.cpu_nanos as f64 / span.nanos.max(1) as f64);
         figures.server_waited = Some(usage.waited_nanos as f64 / span.nanos.max(1) as f64);
+        figures.warning = shared(&figures);
         let writer = after.cpu_of("writer", &before);
         if writer > 0 {
             figures.extra.insert("writer_nanos", writer as f64 / units.max(1) as f64);
         }
     }
     Ok(figures)
+}
+
+/// More than this share of a window without a core that it was ready for, and somebody else was on it.
+const SHARED: f64 = 0.25;
+
+/// Another program on the server's core costs it its caches, and a closed loop its pace.
+fn shared(figures: &Figures) -> Option<String> {
+    let waited = figures.server_waited.filter(|waited| *waited > SHARED)?;
+    Some(format!(
+        "the server was ready and had no core for {:.0} % of the window: another program, or its own other threads, were \
+         on it",
+        waited * 100.0
+    ))
 }
 
 /// In a closed loop the slower side sets the pace. Whichever it is, CPU per unit is what it is; throughput is not.
@@ -171,6 +185,8 @@ mod tests {
             |generator_busy, server| Figures { generator_busy, server_busy: Some(server), ..Figures::default() };
         assert!(busy(&figures(0.99, 0.5)).unwrap().contains("CPU per unit still holds"));
         assert_eq!((busy(&figures(0.9, 0.5)), busy(&figures(0.99, 0.99))), (None, None));
+        let waited = |share| shared(&Figures { server_waited: Some(share), ..Figures::default() });
+        assert!(waited(0.3).unwrap().contains("30 %") && waited(0.1).is_none());
         let mut schedule = Schedule::new(0, 1000.0);
         schedule.take(0);
         assert_eq!((behind(Some(&schedule)), behind(None)), (None, None));

@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::book::Book;
 use crate::cells::{COMMITCAST, FLOOR, PEERS};
@@ -13,6 +14,9 @@ const SIZE: (u32, u32) = (760, 360);
 const OURS: RGBColor = RGBColor(0x1f, 0x6f, 0xb4);
 const BARE: RGBColor = RGBColor(0x80, 0x80, 0x80);
 const THEIRS: RGBColor = RGBColor(0xd9, 0x8a, 0x3d);
+
+/// A bar's figure stands at its end, at half its height.
+const BESIDE: Pos = Pos { h_pos: HPos::Left, v_pos: VPos::Center };
 
 /// Draws what was measured into `folder`; the names of the files.
 pub fn draw(book: &Book, folder: &Path) -> io::Result<Vec<String>> {
@@ -72,6 +76,7 @@ fn bar_chart(folder: &Path, file: &str, title: &str, bars: &[(&str, f64)]) -> io
     chart
         .configure_mesh()
         .disable_y_mesh()
+        .max_light_lines(0)
         .y_labels(bars.len())
         .y_label_formatter(&name)
         .x_label_formatter(&|value| short(*value))
@@ -84,7 +89,8 @@ fn bar_chart(folder: &Path, file: &str, title: &str, bars: &[(&str, f64)]) -> io
         bar.set_margin(5, 5, 0, 0);
         chart.draw_series([bar]).map_err(undrawn)?;
         let at = (*value + most * 0.01, SegmentValue::CenterOf(place as i32));
-        let text = Text::new(short(*value), at, ("sans-serif", 13).into_font());
+        let style = ("sans-serif", 13).into_text_style(&root).pos(BESIDE);
+        let text = Text::new(short(*value), at, style);
         chart.draw_series([text]).map_err(undrawn)?;
     }
     root.present().map_err(undrawn)?;
@@ -114,7 +120,7 @@ fn growth(book: &Book, folder: &Path, file: &str) -> io::Result<Option<String>> 
         .y_label_area_size(50)
         .build_cartesian_2d((8.0..13_000.0).log_scale(), 0.0..most * 1.2)
         .map_err(undrawn)?;
-    chart.configure_mesh().x_label_formatter(&|value| short(*value)).draw().map_err(undrawn)?;
+    chart.configure_mesh().max_light_lines(0).x_label_formatter(&|value| short(*value)).draw().map_err(undrawn)?;
     for (server, points) in lines {
         let style = colour(server).stroke_width(2);
         chart

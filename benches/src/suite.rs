@@ -116,6 +116,13 @@ fn run(root: &Path, commitcast: &Path, arguments: &Arguments) -> io::Result<Exit
         "{met} met, {unmet} NOT MET, {unmeasured} not measured; {seconds} s; every round as JSON: {}",
         log.path.display()
     );
+    let doubtful = book.figures.iter().filter(|figures| figures.warning.is_some()).count();
+    if doubtful > 0 {
+        let all = book.figures.len();
+        println!(
+            "{doubtful} of {all} measurements carry a warning: a machine with nothing else to do gives better figures"
+        );
+    }
     if let Some(folder) = &arguments.record {
         record(&root.join(folder), &targets, &book, arguments)?;
     }
@@ -266,7 +273,7 @@ fn machine() -> String {
     let cpu = read("/proc/cpuinfo");
     let model =
         cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map_or("?", |(_, it)| it);
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let cores = cpu.lines().filter(|line| line.starts_with("processor")).count();
     let version = read("/proc/sys/kernel/osrelease");
     format!("{cores} cores of {model}, Linux {}", version.trim())
 }

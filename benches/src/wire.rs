@@ -19,9 +19,9 @@ pub const SERIAL_PLACE: &str = "1000000000";
 
 /// The request of a handshake. The key is the RFC's own example: nothing is secret here, and the accept header is the
 /// conformance suite's to judge.
-pub fn handshake(path: &str, headers: &str) -> Vec<u8> {
+pub fn handshake(host: &str, path: &str, headers: &str) -> Vec<u8> {
     format!(
-        "GET {path} HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{headers}\r\n"
     )
     .into_bytes()
@@ -38,7 +38,7 @@ pub fn behind_head(answer: &[u8]) -> io::Result<Option<usize>> {
         return Ok(Some(at + 4));
     }
     let said = String::from_utf8_lossy(answer.get(..answer.len().min(400)).unwrap_or_default()).into_owned();
-    Err(io::Error::other(format!("the upgrade was refused: {said}")))
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("the upgrade was refused: {said}")))
 }
 
 /// A frame of a server.

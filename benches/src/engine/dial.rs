@@ -66,6 +66,7 @@ impl<'v> Dialer<'v> {
         let mut number = 0;
         let mut ready = Vec::with_capacity(self.at_once);
         let mut buffer = vec![0; 64 * 1024];
+        let host = self.address.to_string();
         loop {
             while let Some(slot) = free.pop() {
                 let Some(seat) = next(number) else {
@@ -74,7 +75,7 @@ impl<'v> Dialer<'v> {
                 };
                 let begun = clock.now();
                 let link = self.connect(number)?;
-                say(&link, &handshake(&self.vocabulary.path(seat), &self.headers))?;
+                say(&link, &handshake(&host, &self.vocabulary.path(seat), &self.headers))?;
                 epoll::add(&epoll, &link, epoll::EventData::new_u64(slot as u64), EDGES)?;
                 let read = Vec::new();
                 dials[slot] = Some(Dial { number, seat, link, begun, upgraded: false, read, half: Vec::new() });

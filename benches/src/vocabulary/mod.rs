@@ -115,6 +115,63 @@ pub trait Vocabulary: Debug {
     }
 }
 
+/// A vocabulary at another path than its own.
+#[derive(Debug)]
+pub struct Placed {
+    pub path: String,
+    pub vocabulary: Box<dyn Vocabulary>,
+}
+
+impl Vocabulary for Placed {
+    fn path(&self, _: Seat) -> String {
+        self.path.clone()
+    }
+
+    fn stream(&self) -> Stream {
+        self.vocabulary.stream()
+    }
+
+    fn opening(&self, seat: Seat) -> Vec<u8> {
+        self.vocabulary.opening(seat)
+    }
+
+    fn awaits(&self) -> bool {
+        self.vocabulary.awaits()
+    }
+
+    fn is_open(&self, message: &[u8]) -> io::Result<bool> {
+        self.vocabulary.is_open(message)
+    }
+
+    fn aside(&self, message: &[u8]) -> Aside {
+        self.vocabulary.aside(message)
+    }
+
+    fn exchange(&self) -> io::Result<(Vec<u8>, usize)> {
+        self.vocabulary.exchange()
+    }
+
+    fn answer(&self, place: usize, message: &[u8]) -> io::Result<Pattern> {
+        self.vocabulary.answer(place, message)
+    }
+
+    fn saying(&self, room: usize) -> io::Result<Stamped> {
+        self.vocabulary.saying(room)
+    }
+
+    fn heard(&self, room: usize, message: &[u8]) -> io::Result<Pattern> {
+        self.vocabulary.heard(room, message)
+    }
+
+    fn confirms(&self) -> bool {
+        self.vocabulary.confirms()
+    }
+
+    fn confirmation(&self, message: &[u8]) -> io::Result<Pattern> {
+        self.vocabulary.confirmation(message)
+    }
+}
+
 /// The name of a room, of the same length for all of them.
 pub fn room_name(room: usize) -> String {
     format!("room-{room:05}")

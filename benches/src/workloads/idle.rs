@@ -36,8 +36,6 @@ pub fn run(
     Ok(Figures {
         server: subject.name.clone(),
         unit: "connection",
-        units: many as u64,
-        seconds: 1.0,
         rss_bytes: Some(with_many),
         extra: [("bytes", slope), ("bytes_from_empty", from_empty)].into(),
         ..Figures::default()
