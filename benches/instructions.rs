@@ -25,7 +25,7 @@ use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-use common::cases::{CASES, Case, Run};
+use common::cases::{self, Case, Counted, Run};
 use serde::Deserialize;
 
 /// What a test ends with that cannot be run on this machine (the number automake gives that).
@@ -63,7 +63,8 @@ fn main() -> ExitCode {
 /// Runs a case so often, with input prepared for `prepared` runs, and ends without tidying up.
 fn run(name: &str, runs: u64, prepared: u64) -> ExitCode {
     let case = find(name);
-    measured(&mut (case.prepare)(prepared), runs);
+    // Input that is used up is made for twice the runs in both processes, and the rest of it thrown away with the process.
+    measured(&mut case.prepare(prepared), runs);
     std::process::exit(0)
 }
 
@@ -76,7 +77,7 @@ fn measured(run: &mut Run, runs: u64) {
 }
 
 fn find(name: &str) -> &'static Case {
-    CASES.iter().find(|case| case.name == name).unwrap_or_else(|| panic!("there is no case {name}"))
+    cases::all().find(|case| case.name == name).unwrap_or_else(|| panic!("there is no case {name}"))
 }
 
 /// What decides which code the libraries choose, as the counted process sees it.
@@ -110,8 +111,16 @@ fn scratch() -> PathBuf {
 
 /// Instructions per unit.
 fn count(case: &Case) -> f64 {
-    let (once, twice) = (total(case, case.counted_runs), total(case, 2 * case.counted_runs));
-    (twice - once) as f64 / (case.counted_runs * case.units) as f64
+    let runs = runs_of(case);
+    let (once, twice) = (total(case, runs), total(case, 2 * runs));
+    twice.saturating_sub(once) as f64 / (runs * case.units) as f64
+}
+
+fn runs_of(case: &Case) -> u64 {
+    match case.counted {
+        Counted::Runs(runs) => runs,
+        Counted::OnlyTimed => panic!("{} is only timed", case.name),
+    }
 }
 
 /// Instructions of a whole process.
@@ -124,24 +133,29 @@ fn total(case: &Case, runs: u64) -> u64 {
 }
 
 fn callgrind(case: &Case, runs: u64, out: &Path, more: &[&str]) {
+    // It leaves its databases behind.
+    let data = scratch().join("data");
+    fs::create_dir_all(&data).unwrap();
     let done = Command::new("valgrind")
         .args(["--tool=callgrind", "--quiet"])
         .arg(format!("--callgrind-out-file={}", out.display()))
         .args(more)
         .arg(env::current_exe().unwrap())
-        .args(["--run", case.name, &runs.to_string(), &(2 * case.counted_runs).to_string()])
+        .args(["--run", case.name, &runs.to_string(), &(2 * runs_of(case)).to_string()])
         // What a process is given lies on its stack, and decides where the rest lies.
         .env_clear()
+        .env("TMPDIR", &data)
         .output()
         .unwrap();
+    fs::remove_dir_all(&data).unwrap();
     assert!(done.status.success(), "{}: {}", case.name, String::from_utf8_lossy(&done.stderr));
 }
 
 fn profile(name: &str) -> ExitCode {
     let case = find(name);
     let out = scratch().join(format!("{}.profile", name.replace('/', "-")));
-    callgrind(case, case.counted_runs, &out, &["--collect-atstart=no", "--toggle-collect=*measured*"]);
-    println!("{name}: {} runs of {} each, {}", case.counted_runs, case.units, out.display());
+    callgrind(case, runs_of(case), &out, &["--collect-atstart=no", "--toggle-collect=*measured*"]);
+    println!("{name}: {} runs of {} each, {}", runs_of(case), case.units, out.display());
     for inclusive in ["--inclusive=yes", "--inclusive=no"] {
         let shown =
             Command::new("callgrind_annotate").args([inclusive, "--auto=no", "--threshold=99"]).arg(&out).status();
@@ -183,7 +197,7 @@ fn machine() -> String {
 }
 
 fn counted() -> impl Iterator<Item = &'static Case> {
-    CASES.iter().filter(|case| case.counted_runs > 0)
+    cases::all().filter(|case| case.counted != Counted::OnlyTimed)
 }
 
 fn compare(words: &[&str]) -> ExitCode {

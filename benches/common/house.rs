@@ -1,109 +1,102 @@
 //! One reactor with the wiring that the server gives it, a reader and a writer over the store in memory, all driven turn by
 //! turn in this thread. Nothing is random: the clock is set by hand, the network is a script.
 
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use commitcast::backlog::Backlog;
 use commitcast::clock::{Clock, Mono, Wall};
 use commitcast::config::{Flags, Live, Settings};
-use commitcast::dialect::{Env, Name, documents};
+use commitcast::dialect::{Env, Name, documents as dialect};
 use commitcast::directory::Directory;
 use commitcast::files;
+use commitcast::ids::ConnId;
 use commitcast::mailbox::{self, Inbox, Mailbox};
 use commitcast::reactor::{self, Inbound, Reactor};
 use commitcast::service::Status;
+use commitcast::store::Delivery;
 use commitcast::store::memory::{MemorySnapshots, MemoryStore};
 use commitcast::store::reader::Reader;
-use commitcast::store::worker::{self, Turn, Worker};
-use commitcast::store::{Delivery, Retention};
 
 use super::script::{Edges, Script, Socket, Wire};
 use super::texts;
+use super::writer::Writer;
+
+/// What the wall clock says at the start, in microseconds.
+pub const NOW: i64 = 1_700_000_000_000_000;
+/// What tokens are signed with.
+pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
+/// How many documents there are.
+pub const DOCUMENTS: usize = 128;
 
 /// What the clock moves on with each turn: about what a turn of a hundred messages takes.
 const TURN: Duration = Duration::from_micros(150);
-/// How many turns a connection may take until nothing more happens.
+/// After so many turns something goes round in circles.
 const SETTLING_TURNS_MAX: usize = 100_000;
 
 pub struct House {
     reactor: Reactor<Script>,
     inbound: Mailbox<Inbound<Socket>>,
     reader: Reader<MemorySnapshots, Delivery>,
-    worker: Worker<MemoryStore, Delivery>,
-    /// What reader and worker have for the reactor.
-    deliveries: Inbox<Delivery>,
+    /// What the reader has for the reactor.
+    answers: Inbox<Delivery>,
+    pub writer: Writer<MemoryStore>,
     pub edges: Rc<Edges>,
     clock: Clock,
+    dialled: u32,
 }
 
 impl House {
     pub fn new() -> House {
-        let clock = Clock::manual(Mono(1), Wall(1_700_000_000_000_000));
+        let clock = Clock::manual(Mono(1), Wall(NOW));
         let directory = Arc::new(Directory::default());
         let env = Arc::new(Env { directory: directory.clone(), ..Env::default() });
         let mut store = MemoryStore::new(1, 1);
-        files::load(&mut store, vec![document()], &env, clock.wall()).unwrap();
-        let backlog = Arc::new(Backlog::new(1 << 28));
-        let status = Arc::new(Status::new(Arc::default(), Arc::default(), "full", "debug"));
-        let (jobs, jobs_inbox) = mailbox::channel(4096);
+        files::load(&mut store, documents(), &env, clock.wall()).unwrap();
         let (questions, questions_inbox) = mailbox::channel(4096);
-        let (to_reactor, deliveries) = mailbox::channel(4096);
+        let (to_reactor, answers) = mailbox::channel(4096);
         let (inbound, inbox) = mailbox::channel(4096);
         let edges = Rc::new(Edges::default());
-        let reader = Reader::new(store.snapshots(), questions_inbox, vec![to_reactor.clone()], env.clone());
-        let worker = Worker::new(
-            store,
-            worker::Wiring {
-                inbox: jobs_inbox,
-                reactors: vec![to_reactor],
-                files: None,
-                directory: directory.clone(),
-                env: env.clone(),
-                clock: clock.clone(),
-                metrics: status.metrics.clone(),
-                pulse: status.pulse.clone(),
-                backlog: backlog.clone(),
-                retention: Arc::new(ArcSwap::from_pointee(Retention::default())),
-            },
-        );
+        let reader = Reader::new(store.snapshots(), questions_inbox, vec![to_reactor], env.clone());
+        let writer = Writer::new(store, env.clone(), directory.clone(), clock.clone());
         let reactor = Reactor::new(
             Script(edges.clone()),
             reactor::Wiring {
                 index: 0,
                 inbox,
-                writers: vec![jobs],
+                writers: vec![writer.jobs.clone()],
                 readers: questions,
                 files: None,
-                backlog: backlog.clone(),
-                responses: backlog,
+                backlog: writer.backlog.clone(),
+                responses: writer.backlog.clone(),
                 directory,
                 presence: Arc::default(),
                 peers: vec![inbound.clone()],
                 guests: Arc::default(),
                 env,
                 clock: clock.clone(),
-                status,
+                status: Arc::new(Status::new(Arc::default(), Arc::default(), "full", "debug")),
                 live: Arc::new(ArcSwap::new(live())),
                 listeners: vec![Name::ALL.to_vec()],
             },
         );
-        House { reactor, inbound, reader, worker, deliveries, edges, clock }
+        House { reactor, inbound, reader, answers, writer, edges, clock, dialled: 0 }
+    }
+
+    /// The connection that is dialled next, as long as none has gone.
+    pub fn next_id(&self) -> ConnId {
+        ConnId { reactor: 0, slot: self.dialled, generation: self.dialled + 1 }
     }
 
     /// So many sockets on one path, and what each says when it is let in.
     pub fn dial(&mut self, path: &str, count: usize, first_words: &[&str]) -> Vec<Rc<Wire>> {
         let request = texts::leak(texts::upgrade(path).into_bytes());
-        let mut wires = Vec::with_capacity(count);
-        for _ in 0..count {
-            let wire = Wire::listening();
+        let wires: Vec<Rc<Wire>> = (0..count).map(|_| Wire::listening()).collect();
+        for wire in &wires {
             wire.send_unregistered(request);
-            let peer = "127.0.0.1:9".parse().unwrap();
-            let socket = Inbound::Socket { socket: Socket(wire.clone()), peer, listener: 0 };
-            assert!(self.inbound.post(socket).is_ok(), "so many sockets do not fit the reactor's mailbox");
-            wires.push(wire);
+            self.welcome(wire);
         }
         self.settle();
         for wire in &wires {
@@ -124,21 +117,29 @@ impl House {
         wires
     }
 
+    /// Posts a socket to the reactor, as the listener does.
+    pub fn welcome(&mut self, wire: &Rc<Wire>) {
+        let peer = ([127, 0, 0, 1], 9).into();
+        let socket = Inbound::Socket { socket: Socket(wire.clone()), peer, listener: 0 };
+        assert!(self.inbound.post(socket).is_ok(), "so many sockets do not fit the reactor's mailbox");
+        self.dialled += 1;
+    }
+
     /// One turn of the reactor.
     pub fn turn(&mut self) {
         self.clock.advance(TURN);
         self.reactor.turn().unwrap();
     }
 
-    /// Until reader and worker have nothing more to say.
-    pub fn settle(&mut self) {
+    /// Until nobody has anything more to say.
+    fn settle(&mut self) {
         for _ in 0..SETTLING_TURNS_MAX {
             self.turn();
             // Fewer than fit their mailbox, whose reader is this very thread.
             let read = (0..1024).take_while(|_| self.reader.turn()).count();
-            let wrote = self.worker.turn() == Turn::Worked;
+            let wrote = self.writer.turn();
             let mut delivered = 0;
-            while let Some(delivery) = self.deliveries.take() {
+            while let Some(delivery) = self.answers.take().or_else(|| self.writer.told()) {
                 self.deliver(delivery);
                 delivered += 1;
             }
@@ -149,26 +150,34 @@ impl House {
         panic!("it does not come to rest");
     }
 
-    /// Posts what a reader or worker has for the reactor.
+    /// Posts to the reactor what a reader or the writer has for it.
     pub fn deliver(&mut self, delivery: Delivery) {
         assert!(self.inbound.post(Inbound::Store(delivery)).is_ok(), "the reactor's mailbox is full");
     }
 }
 
 fn live() -> Arc<Live> {
-    let flags = Flags { listen: vec!["127.0.0.1:0".to_owned()], debug: true, ..Flags::default() };
-    Settings::build(&flags, std::iter::empty(), |_| Err(std::io::ErrorKind::NotFound.into())).unwrap().live()
+    let flags = Flags {
+        config: Some("bench.toml".into()),
+        listen: vec!["127.0.0.1:0".to_owned()],
+        debug: true,
+        ..Flags::default()
+    };
+    let file = |_: &Path| Ok(format!("[auth]\nhs256_secret = {SECRET:?}\n"));
+    Settings::build(&flags, std::iter::empty(), file).unwrap().live()
 }
 
-fn document() -> documents::Import {
-    documents::Import {
+/// Documents `d/p0`, `d/p1` …
+pub fn documents() -> Vec<dialect::Import> {
+    let document = |number| dialect::Import {
         directory: "d".to_owned(),
-        name: "p".to_owned(),
+        name: format!("p{number}"),
         content: texts::prose(256),
         description: None,
         tags: Vec::new(),
         created_at: None,
         updated_at: None,
         digest: [0; 20],
-    }
+    };
+    (0..DOCUMENTS).map(document).collect()
 }

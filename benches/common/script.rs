@@ -16,17 +16,25 @@ pub struct Wire {
     to_server: Cell<&'static [u8]>,
     token: Cell<u64>,
     taken: Cell<usize>,
+    /// The client ends the stream behind what it has sent.
+    ended: Cell<bool>,
     /// While it is set up, what was written is kept.
     heard: RefCell<Option<Vec<u8>>>,
 }
 
 impl Wire {
+    /// What is written to it is only counted.
+    pub fn silent() -> Rc<Wire> {
+        Rc::default()
+    }
+
     pub fn listening() -> Rc<Wire> {
         Rc::new(Wire { heard: RefCell::new(Some(Vec::new())), ..Wire::default() })
     }
 
     /// Before the reactor has seen it: it is told of these bytes when it registers it.
     pub fn send_unregistered(&self, bytes: &'static [u8]) {
+        self.ended.set(false);
         self.to_server.set(bytes);
     }
 
@@ -54,6 +62,9 @@ impl Transport for Socket {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let bytes = self.0.to_server.take();
         if bytes.is_empty() {
+            if self.0.ended.get() {
+                return Ok(0);
+            }
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let taken = bytes.len().min(into.len());
@@ -95,6 +106,12 @@ impl Edges {
     #[inline(never)]
     pub fn send(&self, wire: &Wire, bytes: &'static [u8]) {
         wire.to_server.set(bytes);
+        self.0.borrow_mut().push(wire.token.get());
+    }
+
+    /// The client goes.
+    pub fn end(&self, wire: &Wire) {
+        wire.ended.set(true);
         self.0.borrow_mut().push(wire.token.get());
     }
 }
