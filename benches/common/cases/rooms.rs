@@ -20,13 +20,13 @@ use crate::common::{talk, texts};
 const MEMBERS: usize = 1000;
 /// Rooms of a directory, and of one look-up.
 const ROOMS: usize = 1000;
-const ASKED: usize = 16;
+const ASKED: usize = 500;
 
 pub const CASES: &[Case] = &[
     case("mailbox/post_take", 1, 1000, || post_take()),
     timed("mailbox/ring", 1, || ring()),
     case("directory/enter_leave", 1, 500, || enter_leave()),
-    case("directory/audiences", ASKED as u64, 200, || audiences()),
+    case("directory/audiences", ASKED as u64, 20, || audiences()),
     consuming("room/accept_advance", MEMBERS as u64, 20, accept_advance),
     case("outbox/push_gather_advance", 4, 500, || outbox(4)),
 ];

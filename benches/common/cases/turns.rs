@@ -15,7 +15,8 @@ use crate::common::script::{Edges, Script, Socket, Wire};
 use crate::common::{talk, texts};
 
 pub const CASES: &[Case] = &[
-    case("turn/idle", 1, 1000, || idle()),
+    // For ever would be long enough to be pinged, and to be closed for not answering.
+    consuming("turn/idle", 1, 1000, |_| idle()),
     case("turn/ping", 100, 100, || pings(100, 1)),
     case("turn/ping_x16", 1600, 20, || pings(100, 16)),
     case("turn/signal", 1000, 20, || signals(1000, 1)),
