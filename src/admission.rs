@@ -13,7 +13,7 @@ use crate::clock::{Mono, Wall};
 use crate::config::{Live, Style};
 use crate::dialect::{self, Name, Route, Target};
 use crate::guests::Guests;
-use crate::http::{Head, Method, Reason, Reject, cors, upgrade};
+use crate::http::{Deflate, Head, Method, Reason, Reject, cors, extensions, upgrade};
 
 /// Where a request came in.
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +100,8 @@ pub struct Socket {
     pub accept: [u8; 28],
     /// The subprotocol to choose.
     pub protocol: Option<String>,
+    /// What to agree to of compressing messages.
+    pub deflate: Option<Deflate>,
     pub close_style: bool,
     /// Rates are held against it: everybody but a loopback client in debug mode.
     pub metered: bool,
@@ -231,10 +233,18 @@ fn socket(
         key,
         accept: upgrade.accept,
         protocol,
+        deflate: offered_deflate(head, door),
         close_style,
         metered: mode != Mode::Debug || !client.is_loopback(),
         is_guest: is_guest(mode, client),
     })
+}
+
+fn offered_deflate(head: &Head<'_>, door: &Door<'_>) -> Option<Deflate> {
+    if !door.live.deflate.enabled {
+        return None;
+    }
+    extensions::agree(head.header_all("sec-websocket-extensions"))
 }
 
 /// A browser drops a connection on which none of its offered subprotocols was chosen, and then shows no close code either;

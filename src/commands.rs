@@ -168,6 +168,9 @@ fn accepted_socket(socket: &Socket) -> ExitCode {
         return refused(&reject);
     }
     println!("accepted 101, dialect {}, target {:?}", socket.target.dialect().as_str(), socket.target);
+    if let Some(deflate) = socket.deflate {
+        println!("extension {}", deflate.answer());
+    }
     match &socket.key {
         Some(key) => show_key(key),
         None if socket.nobody => println!("user     nobody yet: it is to show its token in its first message"),

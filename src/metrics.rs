@@ -49,6 +49,8 @@ pub struct Metrics {
     pub signals_dropped: Counter,
     pub store_reads: Counter,
     pub lagging_reads: Counter,
+    pub deflated: Counter,
+    pub inflated_bytes: Counter,
     pub rejects: Family<ReasonLabel, Counter>,
     pub closes: Family<CloseLabel, Counter>,
     pub accept_pauses: Counter,
@@ -93,6 +95,8 @@ impl Default for Metrics {
             signals_dropped: Counter::default(),
             store_reads: Counter::default(),
             lagging_reads: Counter::default(),
+            deflated: Counter::default(),
+            inflated_bytes: Counter::default(),
             rejects: Family::default(),
             closes: Family::default(),
             accept_pauses: Counter::default(),
@@ -125,6 +129,16 @@ impl Default for Metrics {
         );
         registry.register("store_reads", "Questions to the store's readers", metrics.store_reads.clone());
         registry.register("lagging_reads", "Pages read from the log for members behind", metrics.lagging_reads.clone());
+        registry.register(
+            "deflated",
+            "Messages compressed, however many clients each was for",
+            metrics.deflated.clone(),
+        );
+        registry.register(
+            "inflated_bytes",
+            "Bytes of messages that came compressed, inflated",
+            metrics.inflated_bytes.clone(),
+        );
         registry.register("ws_reject", "Requests refused, by reason", metrics.rejects.clone());
         registry.register("ws_close", "Close frames sent, by code", metrics.closes.clone());
         registry.register(
@@ -200,6 +214,8 @@ pub struct Counts {
     pub signals_dropped: u64,
     pub store_reads: u64,
     pub lagging_reads: u64,
+    pub deflated: u64,
+    pub inflated_bytes: u64,
     /// Of the `agents` dialect: sockets opened, messages in, frames out.
     pub agents_sockets: u64,
     pub agents_in: u64,
@@ -235,6 +251,8 @@ impl Counts {
         add(&metrics.signals_dropped, self.signals_dropped, published.signals_dropped);
         add(&metrics.store_reads, self.store_reads, published.store_reads);
         add(&metrics.lagging_reads, self.lagging_reads, published.lagging_reads);
+        add(&metrics.deflated, self.deflated, published.deflated);
+        add(&metrics.inflated_bytes, self.inflated_bytes, published.inflated_bytes);
         add(&metrics.agents.sockets, self.agents_sockets, published.agents_sockets);
         add(&metrics.agents.messages_in, self.agents_in, published.agents_in);
         add(&metrics.agents.messages_out, self.agents_out, published.agents_out);

@@ -141,9 +141,10 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("clap", &["main", "commands"], "take the settings; arguments end in main.rs"),
     ("crossbeam_channel", &["mailbox"], "mailbox::channel, so that every queue is bounded and wakes its reader"),
     ("env_logger", &["logging"], "the `log` macros"),
+    ("flate2", &["ws"], "ws::deflate, where what is inflated has its bounds"),
     (
         "foldhash",
-        &["directory", "guests", "room", "store"],
+        &["directory", "guests", "reactor/packer", "room", "store"],
         "a BTreeMap, or say here why a peer cannot choose the keys",
     ),
     ("form_urlencoded", &["auth", "http"], "http::query_param"),

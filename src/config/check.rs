@@ -10,7 +10,7 @@ use super::problem::{ConfigError, Problem};
 use super::raw::{self, Raw};
 use super::tree::Node;
 use super::units::{Size, Span, Whole};
-use super::{DocumentsSettings, Drain, Listen, Live, Settings, StoreSettings, identity};
+use super::{DeflateSettings, DocumentsSettings, Drain, Listen, Live, Settings, StoreSettings, identity};
 use crate::auth::Mode;
 use crate::dialect::{Name, agents};
 use crate::limits::{self, Limits};
@@ -43,6 +43,7 @@ pub fn check(raw: Raw, tree: &Node, read_file: &dyn Fn(&Path) -> io::Result<Stri
     let reactors = reactors(raw.keys.reactors, &mut report);
     let retention = retention(&raw.keys.rooms, &mut report);
     let limits = limits(&raw.keys.limits, &mut report);
+    let deflate = deflate(&raw.keys.deflate, &mut report);
     let style = raw.keys.refuse.style.unwrap_or_default();
     let refuse = Name::ALL.map(|name| {
         let own = raw.refuse.get(&name).and_then(|refuse| refuse.style);
@@ -58,6 +59,7 @@ pub fn check(raw: Raw, tree: &Node, read_file: &dyn Fn(&Path) -> io::Result<Stri
         trusted: identity.trusted,
         retention,
         limits,
+        deflate,
     };
     let live = Arc::new(live);
     Ok(Settings { listeners, store, documents, agents, drain, log, reactors, live, notes: report.notes, raw })
@@ -307,6 +309,27 @@ fn rule_fault(rule: &Keep) -> Option<&'static str> {
         Some("would keep nothing")
     } else {
         None
+    }
+}
+
+fn deflate(written: &raw::Deflate, report: &mut Report<'_>) -> DeflateSettings {
+    let default = DeflateSettings::default();
+    let threshold = written.threshold.map_or(default.threshold as u64, |size| size.0);
+    if threshold > limits::MESSAGE_BYTES_CEILING as u64 {
+        let most = Size(limits::MESSAGE_BYTES_CEILING as u64);
+        report.wrong("deflate.threshold", format!("`threshold` must be at most {most}, the longest message there is"));
+    }
+    let level = written.level.map_or(u64::from(default.level), |level| level.0);
+    if !(1..=9).contains(&level) {
+        report.wrong(
+            "deflate.level",
+            "`level` must be between 1 (fast) and 9 (thorough); to send nothing compressed, set `enabled` to false",
+        );
+    }
+    DeflateSettings {
+        enabled: written.enabled.unwrap_or(default.enabled),
+        threshold: threshold as usize,
+        level: level as u8,
     }
 }
 

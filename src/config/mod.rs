@@ -127,6 +127,23 @@ pub struct Drain {
     pub timeout: Duration,
 }
 
+/// permessage-deflate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeflateSettings {
+    /// It is agreed to when a client offers it. Connections that have agreed keep it.
+    pub enabled: bool,
+    /// Bytes from which on a message is compressed.
+    pub threshold: usize,
+    /// zlib's, 1 to 9.
+    pub level: u8,
+}
+
+impl Default for DeflateSettings {
+    fn default() -> DeflateSettings {
+        DeflateSettings { enabled: false, threshold: 256, level: 1 }
+    }
+}
+
 /// What SIGHUP may exchange under a running server.
 #[derive(Clone, Debug)]
 pub struct Live {
@@ -138,6 +155,7 @@ pub struct Live {
     pub trusted: Vec<IpNet>,
     pub retention: Retention,
     pub limits: Limits,
+    pub deflate: DeflateSettings,
 }
 
 impl Live {

@@ -66,6 +66,7 @@ pub struct Keys {
     pub agents: Agents,
     pub rooms: Rooms,
     pub limits: Limits,
+    pub deflate: Deflate,
     pub drain: Drain,
     pub log: Log,
 }
@@ -248,6 +249,15 @@ pub struct Limits {
     pub bytes_per_second: Option<Size>,
     pub address_connections: Option<Whole>,
     pub address_handshakes_per_second: Option<Whole>,
+}
+
+/// The fields of [`super::DeflateSettings`], which says what they mean.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table: [deflate]")]
+pub struct Deflate {
+    pub enabled: Option<bool>,
+    pub threshold: Option<Size>,
+    pub level: Option<Whole>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]

@@ -80,6 +80,11 @@ fn shared(settings: &Settings) -> Keys {
             address_connections: Some(Whole(limits.address_connections as u64)),
             address_handshakes_per_second: Some(Whole(u64::from(limits.address_handshakes_per_second))),
         },
+        deflate: raw::Deflate {
+            enabled: Some(live.deflate.enabled),
+            threshold: Some(Size(live.deflate.threshold as u64)),
+            level: Some(Whole(u64::from(live.deflate.level))),
+        },
         drain: raw::Drain { window: Some(Span(settings.drain.window)), timeout: Some(Span(settings.drain.timeout)) },
         log: raw::Log {
             format: Some(match settings.log.format {

@@ -44,6 +44,7 @@ fn without_a_word_it_is_a_debug_server_on_loopback() {
     assert_eq!(settings.drain.window, Duration::from_secs(20));
     assert_eq!(settings.drain.timeout, Duration::from_secs(30));
     assert_eq!(settings.live.limits, Limits::default());
+    assert_eq!(settings.live.deflate, DeflateSettings { enabled: false, threshold: 256, level: 1 });
     assert!(settings.live.trusted.is_empty());
     assert!((1..=crate::limits::REACTORS_MAX).contains(&settings.reactors));
     assert!(settings.notes.is_empty(), "{:?}", settings.notes);
@@ -124,6 +125,17 @@ fn every_slip_is_told_with_its_line_and_what_was_meant() {
         // Keys.
         ("[auth]\nmod = 'debug'", "c.toml:2: unknown key `mod` in [auth]; did you mean `mode`?"),
         ("\n[orgins]\nallow = []", "c.toml:2: unknown key `orgins`; did you mean `origins`?"),
+        ("[deflate]\nenable = true", "c.toml:2: unknown key `enable` in [deflate]; did you mean `enabled`?"),
+        ("[deflat]\nenabled = true", "c.toml:1: unknown key `deflat`; did you mean `deflate`?"),
+        ("[deflate]\nthreshold = '17MiB'", "c.toml:2: `threshold` must be at most 16MiB, the longest message there is"),
+        (
+            "[deflate]\nlevel = 0",
+            "c.toml:2: `level` must be between 1 (fast) and 9 (thorough); to send nothing compressed, set `enabled` to false",
+        ),
+        (
+            "[deflate]\nenabled = false\nlevel = 10",
+            "c.toml:3: `level` must be between 1 (fast) and 9 (thorough); to send nothing compressed, set `enabled` to false",
+        ),
         ("[auth]\nzebra = 1", "c.toml:2: unknown key `zebra` in [auth]"),
         ("[auth.document]\nmode = 'open'", "c.toml:1: unknown key `document` in [auth]; did you mean `documents`?"),
         ("[auth.documents]\nmoed = 'open'", "c.toml:2: unknown key `moed` in [auth.documents]; did you mean `mode`?"),
@@ -562,7 +574,7 @@ fn what_needs_a_restart_is_named() {
     for (file, expected) in [
         ("reactors = 1", &[][..]),
         (
-            "reactors = 1\n[limits]\nping='9s'\n[origins]\nallow=[]\n[auth]\nmode='open'\n[rooms]\nkeep=[]\n[refuse]\nstyle='close'\n[proxy]\ntrusted=['::1']",
+            "reactors = 1\n[limits]\nping='9s'\n[origins]\nallow=[]\n[auth]\nmode='open'\n[rooms]\nkeep=[]\n[refuse]\nstyle='close'\n[proxy]\ntrusted=['::1']\n[deflate]\nenabled=true\nlevel=6",
             &[],
         ),
         ("reactors = 2\n[[listen]]\naddress='127.0.0.1:1'", &["listen", "reactors"]),
@@ -619,13 +631,15 @@ fn a_key_file_ends_where_its_secret_ends() {
 
 #[test]
 fn the_description_is_a_configuration_that_means_the_same() {
-    let file = "reactors = 3\n[[listen]]\naddress='127.0.0.1:7'\ndialects=['native']\n[store]\nurl='sqlite:x'\ndurability='normal'\n[documents]\ndirectories=['./prompts//sub/']\n[auth]\nmode='open'\ncookie='sid'\n[auth.native]\nquery_token=false\n[auth.documents.default_rights]\n'doc:*'=['read']\n[refuse.native]\nstyle='close'\n[rooms]\nkeep=[{room='a', span='1h 30m'}]\n[agents]\npong=true\n[limits]\nmessage='64KiB'\nconnections=7\nrooms=9\n[log]\nlevel='warn,commitcast::store=debug'\nformat='json'\n[proxy]\ntrusted=['10.1.2.3/8']";
+    let file = "reactors = 3\n[[listen]]\naddress='127.0.0.1:7'\ndialects=['native']\n[store]\nurl='sqlite:x'\ndurability='normal'\n[documents]\ndirectories=['./prompts//sub/']\n[auth]\nmode='open'\ncookie='sid'\n[auth.native]\nquery_token=false\n[auth.documents.default_rights]\n'doc:*'=['read']\n[refuse.native]\nstyle='close'\n[rooms]\nkeep=[{room='a', span='1h 30m'}]\n[agents]\npong=true\n[limits]\nmessage='64KiB'\nconnections=7\nrooms=9\n[deflate]\nenabled=true\nthreshold=1000\nlevel=9\n[log]\nlevel='warn,commitcast::store=debug'\nformat='json'\n[proxy]\ntrusted=['10.1.2.3/8']";
     let settings = from_file(file).unwrap();
     assert_eq!(settings.documents.directories, ["prompts/sub"]);
     let text = settings.describe();
     let again = from_file(&text).unwrap_or_else(|error| panic!("{text}\n{error}"));
     assert_eq!(again.needs_restart(&settings), [""; 0], "{text}");
     assert_eq!(again.live.limits, settings.live.limits);
+    assert_eq!(settings.live.deflate, DeflateSettings { enabled: true, threshold: 1000, level: 9 });
+    assert_eq!(again.live.deflate, settings.live.deflate);
     assert_eq!(again.live.retention, settings.live.retention);
     assert_eq!(again.live.trusted, settings.live.trusted);
     for name in Name::ALL {

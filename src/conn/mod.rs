@@ -34,7 +34,7 @@ use crate::auth::token::LEEWAY_SECONDS;
 use crate::auth::{Credential, Principal};
 use crate::clock::{MaybeMono, Mono, Wall};
 use crate::dialect::{Intent, Session, Write};
-use crate::http::{self, Head, Reason, Reject};
+use crate::http::{self, Deflate, Head, Reason, Reject, Window};
 use crate::limits::{
     BAD_MESSAGE_BURST, BAD_MESSAGES_PER_MINUTE, BODY_BYTES_MAX, CONTROL_BURST, CONTROL_FRAMES_PER_SECOND,
     HEAD_DRIBBLE_BYTES, HEAD_READS_MAX, INFLIGHT_BACKEND_MAX, INFLIGHT_WRITES_MAX, Limits, MESSAGE_BYTES_CEILING,
@@ -42,7 +42,7 @@ use crate::limits::{
 };
 use crate::meter::Meter;
 use crate::ws::decoder::{Bounds, Decoder, Message};
-use crate::ws::{self, Close};
+use crate::ws::{self, Close, Inflater};
 
 #[derive(Debug)]
 pub struct Connection {
@@ -56,6 +56,8 @@ pub struct Connection {
     inflight: u16,
     /// The question out is a read: nothing else may go before it is answered.
     exclusive: bool,
+    /// It is a WebSocket whose messages may be compressed, those to it with this window. (Here, where it costs no byte.)
+    window: Option<Window>,
     /// When the phase, or the request in it, began.
     since: Mono,
     /// When the peer was last heard.
@@ -153,6 +155,7 @@ pub struct Framing {
 pub struct Handshake {
     pub accept: [u8; 28],
     pub protocol: Option<String>,
+    pub deflate: Option<Deflate>,
     pub principal: Principal,
     /// Set when the dialect has found the room: what the socket becomes with the welcome.
     pub session: Option<Session>,
@@ -256,6 +259,7 @@ impl Connection {
             parked: None,
             inflight: 0,
             exclusive: false,
+            window: None,
             since: now,
             heard: now,
             pinged: MaybeMono::NONE,
@@ -275,6 +279,11 @@ impl Connection {
             Phase::Open(open) => Some(open),
             _ => None,
         }
+    }
+
+    /// How far back compressed messages to it may refer; `None` where they are not compressed.
+    pub fn window(&self) -> Option<Window> {
+        self.window
     }
 
     /// An HTTP connection on which nothing was asked.
@@ -347,17 +356,19 @@ impl Connection {
         input: &'a mut [u8],
         limits: &Limits,
         now: (Mono, Wall),
+        inflater: &mut Inflater,
         out: &mut Vec<u8>,
     ) -> (usize, Step<'a>) {
         match &mut self.phase {
             Phase::Head { reads, body, .. } => next_request(input, *reads, body),
             Phase::Open(open) => {
-                let bounds = match open.session {
+                let (message, fragments) = match open.session {
                     // A conformance suite sends what it likes (DESIGN.md section 1).
-                    Session::Echo => Bounds { message: MESSAGE_BYTES_CEILING, fragments: u32::MAX },
-                    _ => Bounds { message: limits.message, fragments: limits.fragments },
+                    Session::Echo => (MESSAGE_BYTES_CEILING, u32::MAX),
+                    _ => (limits.message, limits.fragments),
                 };
-                let (used, step) = open.next(input, bounds, now, out);
+                let bounds = Bounds { message, fragments, deflate: self.window.is_some() };
+                let (used, step) = open.next(input, bounds, now, inflater, out);
                 if matches!(step, Step::Handled(_) | Step::Intent(_) | Step::More) {
                     self.pinged = MaybeMono::NONE;
                 }
@@ -504,6 +515,11 @@ impl Connection {
             named: principal.via != Credential::None,
             lease: 0,
         });
+    }
+
+    /// The handshake agreed on compressing messages.
+    pub fn compress(&mut self, window: Window) {
+        self.window = Some(window);
     }
 
     /// The response is on its way; another request may follow.
@@ -753,6 +769,7 @@ impl Open {
         input: &'a mut [u8],
         bounds: Bounds,
         now: (Mono, Wall),
+        inflater: &mut Inflater,
         out: &mut Vec<u8>,
     ) -> (usize, Step<'a>) {
         let step = match self.decoder.next(input, bounds) {
@@ -760,7 +777,14 @@ impl Open {
             Err(fault) => return (0, Step::Fault(fault.close())),
         };
         let used = step.consumed;
-        let found = match step.message {
+        let message = match step.message {
+            Some(Message::Deflated(kind, payload)) => match inflater.message(kind, payload, bounds.message) {
+                Ok(message) => Some(message),
+                Err(fault) => return (0, Step::Fault(fault.close())),
+            },
+            message => message,
+        };
+        let found = match message {
             None => Step::More,
             Some(Message::Text(text)) => match &mut self.session {
                 Session::Echo => {
@@ -785,7 +809,10 @@ impl Open {
                 let code = close.map_or(1005, |(code, _)| code.into());
                 Step::Intent(Intent::Farewell { echo: Close::echo(close), code })
             }
+            // It has just been inflated.
+            Some(Message::Deflated(..)) => Step::Fault(Close::INTERNAL),
         };
+        inflater.release();
         // Or a connection at rest would keep the buffer of its last message.
         self.decoder.release();
         self.begun = match (self.decoder.mid_message(), self.begun.is_some()) {

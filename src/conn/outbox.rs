@@ -118,6 +118,14 @@ impl<'a> Slices<'a> {
         self.len == WRITE_SLICES_MAX
     }
 
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Of all slices.
     pub fn bytes(&self) -> usize {
         self.bytes

@@ -101,13 +101,13 @@ fn a_message_begun_must_be_finished() {
     let limits = Limits::default();
     let mut conn = open(false);
     let mut half = masked(0x01, b"{\"action\":");
-    let (used, step) = conn.next(&mut half, &limits, NOW, &mut Vec::new());
+    let (used, step) = conn.next(&mut half, &limits, NOW, &mut Inflater::default(), &mut Vec::new());
     assert!(used > 0 && matches!(step, Step::More), "{step:?}");
     let far = later(limits.message_time);
     conn.heard(far.0);
     assert_eq!(conn.lapse(far, &limits).map(|(_, lapse)| lapse), Some(Lapse::Message));
     let mut rest = masked(0x80, b"1}");
-    let (_, step) = conn.next(&mut rest, &limits, far, &mut Vec::new());
+    let (_, step) = conn.next(&mut rest, &limits, far, &mut Inflater::default(), &mut Vec::new());
     assert!(matches!(step, Step::Intent(Intent::Ignore)), "{step:?}");
     assert_eq!(conn.lapse(far, &limits).map(|(_, lapse)| lapse), Some(Lapse::Ping));
 }
@@ -122,7 +122,7 @@ fn dribbling_a_head_is_refused_and_a_slow_body_is_not() {
         seen.push(*byte);
         conn.heard(NOW.0);
         let mut bytes = seen.clone();
-        let (_, step) = conn.next(&mut bytes, &limits, NOW, &mut Vec::new());
+        let (_, step) = conn.next(&mut bytes, &limits, NOW, &mut Inflater::default(), &mut Vec::new());
         assert!(matches!(step, Step::More | Step::Request { .. }), "after {} bytes: {step:?}", seen.len());
     }
     let mut conn = Connection::new(NOW.0);
@@ -130,7 +130,7 @@ fn dribbling_a_head_is_refused_and_a_slow_body_is_not() {
     for _ in 0..=HEAD_READS_MAX {
         conn.heard(NOW.0);
     }
-    let (_, step) = conn.next(&mut junk, &limits, NOW, &mut Vec::new());
+    let (_, step) = conn.next(&mut junk, &limits, NOW, &mut Inflater::default(), &mut Vec::new());
     assert!(matches!(&step, Step::Reject(reject) if reject.reason == Reason::Dribble), "{step:?}");
 }
 
@@ -229,8 +229,9 @@ proptest! {
                     }
                     conn.heard(now.0);
                     let mut used = 0;
+                    let mut inflater = Inflater::default();
                     while used < bytes.len() && conn.accepts(&limits) {
-                        let (step_used, step) = conn.next(&mut bytes[used..], &limits, now, &mut out);
+                        let (step_used, step) = conn.next(&mut bytes[used..], &limits, now, &mut inflater, &mut out);
                         let end = matches!(step, Step::More);
                         let over = matches!(step, Step::Reject(_) | Step::Fault(_) | Step::Intent(Intent::Farewell { .. }));
                         used += step_used;

@@ -10,11 +10,13 @@
 //! 1–20) is our own layer over it. Never here: a socket, a clock, a room, a token's meaning.
 
 pub mod cors;
+pub mod extensions;
 pub mod head;
 pub mod reject;
 pub mod reply;
 pub mod upgrade;
 
+pub use extensions::{Deflate, Window};
 pub use head::{Head, Method, decode_path, query_param};
 pub use reject::{Reason, Reject};
 pub use reply::Response;

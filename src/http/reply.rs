@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::Reject;
 use super::head::is_tchar;
+use super::{Deflate, Reject};
 
 /// An answer to a request, without its framing.
 #[derive(Clone, Debug, PartialEq)]
@@ -160,7 +160,7 @@ fn write_head(response: &Response, out: &mut Vec<u8>, framing: Framing<'_>, leng
 }
 
 /// Appends the 101. `protocol` is left out when it is not a token: better none than a header of the client's making.
-pub fn switching(out: &mut Vec<u8>, accept: &[u8], protocol: Option<&str>) {
+pub fn switching(out: &mut Vec<u8>, accept: &[u8], protocol: Option<&str>, deflate: Option<Deflate>) {
     out.extend_from_slice(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ",
     );
@@ -168,6 +168,9 @@ pub fn switching(out: &mut Vec<u8>, accept: &[u8], protocol: Option<&str>) {
     out.extend_from_slice(b"\r\n");
     if let Some(protocol) = protocol.filter(|protocol| is_token(protocol)) {
         header_line(out, "Sec-WebSocket-Protocol", protocol);
+    }
+    if let Some(deflate) = deflate {
+        header_line(out, "Sec-WebSocket-Extensions", deflate.answer());
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -390,9 +393,15 @@ mod tests {
             (Some("a\r\nSet-Cookie: b"), ""),
         ] {
             let mut out = Vec::new();
-            switching(&mut out, b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", protocol);
+            switching(&mut out, b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", protocol, None);
             assert_eq!(String::from_utf8(out).unwrap(), format!("{bare}{line}\r\n"));
         }
+        let deflate = super::super::extensions::agree(["permessage-deflate; server_max_window_bits=9"].into_iter());
+        let mut out = Vec::new();
+        switching(&mut out, b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", None, deflate);
+        let line = "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; \
+            client_no_context_takeover; server_max_window_bits=9\r\n";
+        assert_eq!(String::from_utf8(out).unwrap(), format!("{bare}{line}\r\n"));
     }
 
     proptest! {

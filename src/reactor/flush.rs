@@ -4,17 +4,22 @@
 //! turn's events in one piece, with one call each, straight from the shared buffer; so are the turn's signals. Everybody
 //! else (replies waiting, its own event in the run, behind, another dialect's gap) is pulled for: outbox first, then the
 //! events from its cursors.
+//!
+//! Clients that take compressed messages are sent their form of the same frames (packer.rs), whichever way. What is left of
+//! a frame that a socket took half of waits in the outbox as it is, so it goes on in the form in which it began.
 
 use std::io;
 
 use bytes::Bytes;
 
 use super::Reactor;
+use super::packer::Packer;
 use super::poller::{Poller, Transport};
 use crate::conn::Slices;
 use crate::dialect::{Name, Signal};
+use crate::http::Window;
 use crate::ids::ConnId;
-use crate::limits::WRITE_BUDGET_BYTES;
+use crate::limits::{WRITE_BUDGET_BYTES, WRITE_SLICES_MAX};
 use crate::room::{Look, MemberKey, RoomKey};
 use crate::store::{Committed, Question};
 
@@ -22,6 +27,8 @@ use crate::store::{Committed, Question};
 #[derive(Debug)]
 struct Run {
     dialect: Name,
+    /// For clients with this window.
+    window: Option<Window>,
     bytes: Bytes,
     /// Each event's frame, empty where it shows none.
     frames: Vec<Bytes>,
@@ -31,12 +38,22 @@ impl Run {
     /// `None` when an event was not framed for this dialect: its members must read the log.
     fn of(dialect: Name, events: &[&Committed]) -> Option<Run> {
         let framed = events.iter().all(|event| event.listeners() & dialect.bit() != 0);
-        let frames: Vec<Bytes> = events.iter().map(|event| event.frames().of(dialect).clone()).collect();
+        let frames = events.iter().map(|event| event.frames().of(dialect).clone()).collect();
+        framed.then(|| Run::new(dialect, None, frames))
+    }
+
+    /// The same for clients with this window.
+    fn packed(&self, window: Window, packer: &mut Packer) -> Run {
+        let frames = self.frames.iter().map(|frame| packer.form(frame, Some(window))).collect();
+        Run::new(self.dialect, Some(window), frames)
+    }
+
+    fn new(dialect: Name, window: Option<Window>, frames: Vec<Bytes>) -> Run {
         let bytes = match frames.as_slice() {
             [only] => only.clone(),
             several => several.concat().into(),
         };
-        framed.then_some(Run { dialect, bytes, frames })
+        Run { dialect, window, bytes, frames }
     }
 
     /// How many events are out after `written` bytes, and what is left of the one that is half out.
@@ -101,7 +118,7 @@ impl<P: Poller> Reactor<P> {
         let Some((from, fresh)) = room.fresh() else { return };
         let fresh: Vec<&Committed> = fresh.collect();
         let origins: Vec<ConnId> = fresh.iter().filter_map(|event| event.origin()).collect();
-        let runs: Vec<Run> = Name::ALL
+        let mut runs: Vec<Run> = Name::ALL
             .into_iter()
             .filter(|name| room.dialects() & name.bit() != 0)
             .filter_map(|name| Run::of(name, &fresh))
@@ -109,9 +126,9 @@ impl<P: Poller> Reactor<P> {
         let mut served = Vec::with_capacity(room.len());
         let mut behind = Vec::new();
         for (member_key, member) in room.members() {
-            let run = runs.iter().find(|run| run.dialect == member.dialect);
+            let place = runs.iter().position(|run| run.dialect == member.dialect);
             let own = !member.hears_itself && origins.contains(&member.conn);
-            let (Some(run), false, true) = (run, own, member.next() == Some(from)) else {
+            let (Some(place), false, true) = (place, own, member.next() == Some(from)) else {
                 behind.push(member.conn);
                 continue;
             };
@@ -123,6 +140,7 @@ impl<P: Poller> Reactor<P> {
                 behind.push(member.conn);
                 continue;
             }
+            let Some(run) = in_form(&mut runs, place, entry.conn.window(), &mut self.packer) else { continue };
             if run.bytes.is_empty() {
                 served.push(Served { member: member_key, events: run.frames.len() as u64 });
                 continue;
@@ -163,18 +181,30 @@ impl<P: Poller> Reactor<P> {
             return;
         }
         let speakers: Vec<ConnId> = signals.iter().filter_map(|signal| signal.from).collect();
-        let runs: [Bytes; Name::ALL.len()] = Name::ALL.map(|name| said(&signals, name, None));
+        let runs: [Bytes; Name::ALL.len()] = Name::ALL.map(|name| said(&signals, name, None, |frame| frame.clone()));
+        let mut packed: Vec<(Name, Window, Bytes)> = Vec::new();
         let mut queued = Vec::new();
         for (_, member) in room.members() {
+            let Some(entry) = self.table.reach(member.conn) else { continue };
+            let window = entry.conn.window();
             let own;
-            let run = match speakers.contains(&member.conn) {
-                true => {
-                    own = said(&signals, member.dialect, Some(member.conn));
+            let run = match (speakers.contains(&member.conn), window) {
+                (true, window) => {
+                    own = said(&signals, member.dialect, Some(member.conn), |frame| self.packer.form(frame, window));
                     &own
                 }
-                false => &runs[member.dialect as usize],
+                (false, None) => &runs[member.dialect as usize],
+                (false, Some(wanted)) => {
+                    let same =
+                        |(dialect, window, _): &(Name, Window, _)| (*dialect, *window) == (member.dialect, wanted);
+                    let place = packed.iter().position(same).unwrap_or_else(|| {
+                        let run = said(&signals, member.dialect, None, |frame| self.packer.form(frame, window));
+                        packed.push((member.dialect, wanted, run));
+                        packed.len() - 1
+                    });
+                    &packed[place].2
+                }
             };
-            let Some(entry) = self.table.reach(member.conn) else { continue };
             if run.is_empty() || !entry.conn.is_open() {
                 continue;
             }
@@ -220,6 +250,10 @@ impl<P: Poller> Reactor<P> {
         if entry.conn.is_blocked() || entry.conn.is_dead() {
             return Pulled::Done;
         }
+        // What is pulled, for a client that takes it compressed. It is held to the budget by what there was to compress.
+        let window = entry.conn.window();
+        let mut packed: Vec<Bytes> = Vec::new();
+        let mut to_pack = 0;
         // On the stack: most pulls are for one answer or one event.
         let mut slices = Slices::default();
         entry.conn.outbox.gather(&mut slices);
@@ -233,7 +267,8 @@ impl<P: Poller> Reactor<P> {
             let Some(room) = self.hub.room(*room_key) else { continue };
             let mut ahead = 0;
             loop {
-                if slices.is_full() || slices.bytes() >= *budget {
+                let is_full = slices.is_full() || slices.len() + packed.len() >= WRITE_SLICES_MAX;
+                if is_full || slices.bytes() + to_pack >= *budget {
                     bounded = true;
                     break;
                 }
@@ -252,13 +287,20 @@ impl<P: Poller> Reactor<P> {
                         break;
                     }
                     Look::Event { frame } => {
-                        slices.push(frame);
+                        match window {
+                            None => slices.push(frame),
+                            Some(_) => {
+                                packed.push(self.packer.form(frame, window));
+                                to_pack += frame.len();
+                            }
+                        }
                         pulled.push((*room_key, *member, frame));
                         ahead += 1;
                     }
                 }
             }
         }
+        packed.iter().for_each(|frame| slices.push(frame));
         let bytes = slices.bytes();
         let written = match slices.as_slice() {
             [] => Ok(0),
@@ -282,7 +324,8 @@ impl<P: Poller> Reactor<P> {
         self.counts.agents_out += u64::from(had_replies && is_agents);
         let mut advanced: Vec<(RoomKey, MemberKey)> = Vec::with_capacity(pulled.len());
         let mut half = None;
-        for (room, member, frame) in &pulled {
+        for (place, (room, member, plain)) in pulled.iter().enumerate() {
+            let frame = packed.get(place).unwrap_or(plain);
             if left < frame.len() {
                 if left > 0 {
                     half = Some(frame.slice(left..));
@@ -303,7 +346,7 @@ impl<P: Poller> Reactor<P> {
         if written < bytes {
             entry.conn.block(written > 0, self.now.0);
         }
-        *budget = budget.saturating_sub(written.max(1));
+        *budget = budget.saturating_sub(written.max(to_pack).max(1));
         for (room, member) in advanced {
             if let Some(room) = self.hub.room_mut(room) {
                 room.advance(member, 1);
@@ -338,21 +381,33 @@ impl<P: Poller> Reactor<P> {
     }
 }
 
-/// The frames of a turn's signals for one dialect, less what `except` itself has said.
-fn said(signals: &[Signal], dialect: Name, except: Option<ConnId>) -> Bytes {
+/// The frames of a turn's signals for one dialect, in a client's form of them, less what `except` itself has said.
+fn said(signals: &[Signal], dialect: Name, except: Option<ConnId>, mut form: impl FnMut(&Bytes) -> Bytes) -> Bytes {
     let heard = |signal: &&Signal| except.is_none() || signal.from != except;
-    let mut frames = signals.iter().filter(heard).map(|signal| signal.frames.of(dialect));
+    let mut frames = signals.iter().filter(heard).map(|signal| form(signal.frames.of(dialect)));
     let Some(first) = frames.next() else { return Bytes::new() };
     match frames.next() {
-        None => first.clone(),
+        None => first,
         Some(second) => {
             let mut run = Vec::with_capacity(signals.len() * (first.len() + 16));
-            run.extend_from_slice(first);
-            run.extend_from_slice(second);
-            frames.for_each(|frame| run.extend_from_slice(frame));
+            run.extend_from_slice(&first);
+            run.extend_from_slice(&second);
+            frames.for_each(|frame| run.extend_from_slice(&frame));
             run.into()
         }
     }
+}
+
+/// The run for this window, made from the plain one at `place` for the first who asks.
+fn in_form<'r>(runs: &'r mut Vec<Run>, place: usize, window: Option<Window>, packer: &mut Packer) -> Option<&'r Run> {
+    let (Some(window), Some(plain)) = (window, runs.get(place)) else { return runs.get(place) };
+    let wanted = (plain.dialect, Some(window));
+    let place = runs.iter().position(|run| (run.dialect, run.window) == wanted);
+    if place.is_none() {
+        let packed = plain.packed(window, packer);
+        runs.push(packed);
+    }
+    runs.get(place.unwrap_or(runs.len() - 1))
 }
 
 /// As much as the socket takes now.
@@ -377,7 +432,7 @@ mod tests {
     #[test]
     fn progress_counts_whole_and_half_frames() {
         let frames: Vec<Bytes> = ["abc", "", "de"].iter().map(|text| Bytes::from_static(text.as_bytes())).collect();
-        let run = Run { dialect: Name::Documents, bytes: frames.concat().into(), frames };
+        let run = Run { dialect: Name::Documents, window: None, bytes: frames.concat().into(), frames };
         for (written, events, half) in
             [(0, 0, None), (1, 1, Some("bc")), (2, 1, Some("c")), (3, 2, None), (4, 3, Some("e")), (5, 3, None)]
         {

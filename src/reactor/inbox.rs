@@ -141,7 +141,7 @@ impl<P: Poller> Reactor<P> {
         }
         for (conn, frame) in shown {
             if let (Some(frame), Some(entry)) = (frame, self.table.touch(conn)) {
-                entry.conn.outbox.push(frame);
+                entry.conn.outbox.push(self.packer.reply(frame, entry.conn.window()));
             }
             // At once: pages that come in the same turn must not push each other out before they were read in.
             self.pull(conn);

@@ -20,6 +20,7 @@ mod inbox;
 mod intents;
 mod membership;
 mod outgoing;
+mod packer;
 pub mod poller;
 mod readiness;
 mod requests;
@@ -36,6 +37,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use self::deadlines::Deadlines;
+use self::packer::Packer;
 use self::poller::{Poller, Ready};
 use self::table::Table;
 use crate::backlog::Backlog;
@@ -53,6 +55,7 @@ use crate::presence::Presence;
 use crate::room::Hub;
 use crate::service::Status;
 use crate::store::{Job, Question};
+use crate::ws::Inflater;
 
 /// How often a client whose operation found the store's queue full is tried again.
 const STARVED_PAUSE: Duration = Duration::from_millis(1);
@@ -94,6 +97,11 @@ pub struct Reactor<P: Poller> {
     scratch: Box<[u8]>,
     /// The replies to one read, before they are written: one buffer for all, as with `scratch`.
     out: Vec<u8>,
+    /// One for all connections, as all of them begin anew with each message.
+    inflater: Inflater,
+    packer: Packer,
+    /// Bytes that compressed messages came to since the reading of one connection began.
+    inflated: usize,
     ready: Vec<Ready>,
     /// Connections with unread bytes that nobody will tell us of again.
     carry: Vec<ConnId>,
@@ -133,6 +141,7 @@ impl<P: Poller> Reactor<P> {
     pub fn new(poller: P, wiring: Wiring<P::Socket>) -> Reactor<P> {
         let live = wiring.live.load_full();
         let now = (wiring.clock.mono(), wiring.clock.wall());
+        let packer = Packer::new(&live.deflate);
         Reactor {
             poller,
             table: Table::new(wiring.index),
@@ -143,6 +152,9 @@ impl<P: Poller> Reactor<P> {
             now,
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             out: Vec::new(),
+            inflater: Inflater::default(),
+            packer,
+            inflated: 0,
             ready: Vec::new(),
             carry: Vec::new(),
             unflushed: Vec::new(),
@@ -205,6 +217,7 @@ impl<P: Poller> Reactor<P> {
         let live = self.wiring.live.load();
         if !Arc::ptr_eq(&live, &self.live) {
             self.live = arc_swap::Guard::into_inner(live);
+            self.packer.tune(&self.live.deflate);
         }
     }
 
@@ -220,6 +233,7 @@ impl<P: Poller> Reactor<P> {
         if let Some(files) = &mut self.wiring.files {
             files.ring();
         }
+        self.counts.deflated += self.packer.take_deflated();
         self.counts.rooms = self.hub.rooms() as i64;
         self.counts.members = self.hub.members() as i64;
         self.counts.connections = self.table.len() as i64;

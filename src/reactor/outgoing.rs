@@ -17,7 +17,7 @@ use crate::ws::{self, Close};
 impl<P: Poller> Reactor<P> {
     pub(super) fn queue(&mut self, id: ConnId, frame: Bytes) {
         if let Some(entry) = self.table.touch(id) {
-            entry.conn.outbox.push(frame);
+            entry.conn.outbox.push(self.packer.reply(frame, entry.conn.window()));
             self.owe(id);
         }
     }
@@ -26,7 +26,8 @@ impl<P: Poller> Reactor<P> {
         let Some(entry) = self.table.touch(id) else { return };
         let Some(Asked { handshake: Some(handshake), .. }) = entry.conn.asked_of() else { return };
         let mut head = Vec::with_capacity(256);
-        reply::switching(&mut head, &handshake.accept, handshake.protocol.as_deref());
+        reply::switching(&mut head, &handshake.accept, handshake.protocol.as_deref(), handshake.deflate);
+        let deflate = handshake.deflate;
         let principal = handshake.principal.clone();
         // Not at `info`: where many come and go, two lines each were a quarter of what a connection costs (PERF.md).
         if log::log_enabled!(Level::Debug) {
@@ -47,10 +48,12 @@ impl<P: Poller> Reactor<P> {
             }
         }
         entry.conn.upgrade(session, &principal, verified, metered, self.now.0);
+        if let Some(deflate) = deflate {
+            entry.conn.compress(deflate.window);
+        }
         entry.conn.outbox.push(head.into());
-        entry.conn.outbox.push(greeting);
+        self.queue(id, greeting);
         self.greet(id);
-        self.owe(id);
         if self.draining {
             self.leaving.push((self.now.0, id));
         }
@@ -157,7 +160,7 @@ impl<P: Poller> Reactor<P> {
     /// Browsers cannot read a refused handshake, so it is accepted and closed with the documented code.
     pub(super) fn accept_and_close(&mut self, id: ConnId, accept: &[u8], protocol: Option<&str>, reject: &Reject) {
         let mut out = Vec::with_capacity(256);
-        reply::switching(&mut out, accept, protocol);
+        reply::switching(&mut out, accept, protocol, None);
         let close = Close::refusing(reject);
         ws::frame::put_close(&mut out, Some(&close));
         self.queue(id, out.into());

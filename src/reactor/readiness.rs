@@ -59,12 +59,14 @@ impl<P: Poller> Reactor<P> {
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut out = std::mem::take(&mut self.out);
         let mut budget = READ_BUDGET_BYTES;
+        self.inflated = 0;
         if self.table.peek(id).is_some_and(|entry| entry.conn.has_tail() && entry.conn.accepts(&self.live.limits)) {
             // What was read before comes before anything fresh.
             self.feed(id, &mut [], &mut out);
         }
         while let Some(entry) = self.table.reach(id) {
-            if budget == 0 || !entry.conn.accepts(&self.live.limits) {
+            let spent = budget == 0 || self.inflated >= READ_BUDGET_BYTES;
+            if spent || !entry.conn.accepts(&self.live.limits) {
                 entry.unread = true;
                 break;
             }
@@ -118,6 +120,7 @@ impl<P: Poller> Reactor<P> {
             self.emit(id, &mut out);
         }
         let Some(entry) = self.table.touch(id) else { return };
+        self.inflated = 0;
         if entry.conn.has_tail() && entry.conn.accepts(&self.live.limits) {
             self.feed(id, &mut [], &mut Vec::new());
         }
@@ -155,7 +158,7 @@ impl<P: Poller> Reactor<P> {
             if entry.conn.is_closing() {
                 return input.len();
             }
-            if !entry.conn.accepts(&self.live.limits) {
+            if !entry.conn.accepts(&self.live.limits) || self.inflated >= READ_BUDGET_BYTES {
                 // Whole requests may stay in the tail, and what makes room for them (the outbox drained) is no event of
                 // the socket: settling puts the connection on the carry-over list as soon as it accepts again.
                 entry.unread = true;
@@ -163,18 +166,23 @@ impl<P: Poller> Reactor<P> {
             }
             let Some(rest) = input.get_mut(used..) else { break };
             let rest_len = rest.len();
-            let (step_used, step) = entry.conn.next(rest, &self.live.limits, self.now, out);
+            let (step_used, step) = entry.conn.next(rest, &self.live.limits, self.now, &mut self.inflater, out);
             used += step_used;
+            // A message is charged as what it comes to.
+            let inflated = self.inflater.take_inflated();
+            self.inflated += inflated;
+            self.counts.inflated_bytes += inflated as u64;
+            let cost = step_used + inflated;
             match step {
                 Step::More => {
                     // A message in pieces is paid for as it comes; its last piece is charged with it.
-                    let charged = entry.conn.charge(Spent::Part, step_used, &self.live.limits, self.now.0);
+                    let charged = entry.conn.charge(Spent::Part, cost, &self.live.limits, self.now.0);
                     self.enforce(id, charged, out);
                     break;
                 }
                 Step::Handled(spent) => {
                     self.counts.messages_in += 1;
-                    let charged = entry.conn.charge(spent, step_used, &self.live.limits, self.now.0);
+                    let charged = entry.conn.charge(spent, cost, &self.live.limits, self.now.0);
                     self.enforce(id, charged, out);
                 }
                 Step::Intent(intent) => {
@@ -182,7 +190,7 @@ impl<P: Poller> Reactor<P> {
                     let is_agents = entry.conn.open().is_some_and(|open| open.session.dialect() == Name::Agents);
                     self.counts.agents_in += u64::from(is_agents);
                     let spent = if matches!(intent, Intent::Complain(_)) { Spent::Nonsense } else { Spent::Message };
-                    let charged = entry.conn.charge(spent, step_used, &self.live.limits, self.now.0);
+                    let charged = entry.conn.charge(spent, cost, &self.live.limits, self.now.0);
                     self.take_on(id, intent, out);
                     self.enforce(id, charged, out);
                 }
@@ -214,6 +222,9 @@ impl<P: Poller> Reactor<P> {
             return;
         }
         if let Some(entry) = self.table.reach(id) {
+            if let Some(packed) = entry.conn.window().and_then(|window| self.packer.pack(out, window)) {
+                *out = packed;
+            }
             let mut written = 0;
             if entry.conn.outbox.is_empty() && !entry.conn.is_blocked() {
                 match entry.socket.write(out) {

@@ -111,6 +111,7 @@ impl<P: Poller> Reactor<P> {
         let handshake = Handshake {
             accept: socket.accept,
             protocol: socket.protocol,
+            deflate: socket.deflate,
             principal: socket.principal,
             session: None,
             close_style: socket.close_style,

@@ -24,12 +24,16 @@ pub enum Fault {
     BadUtf8,
     BadClosePayload,
     BadCloseCode,
+    /// A compressed message that is none, or is not whole.
+    BadDeflate,
+    /// A compressed message that grows out of all proportion.
+    InflatesTooFar,
 }
 
 const _: () = assert!(size_of::<Fault>() <= 16, "every call of the decoder returns one or a step");
 
 impl Fault {
-    pub const ALL: [Fault; 14] = [
+    pub const ALL: [Fault; 16] = [
         Fault::Unmasked,
         Fault::ReservedBits,
         Fault::ReservedOpcode,
@@ -44,6 +48,8 @@ impl Fault {
         Fault::BadUtf8,
         Fault::BadClosePayload,
         Fault::BadCloseCode,
+        Fault::BadDeflate,
+        Fault::InflatesTooFar,
     ];
 
     /// The one total answer to a fault.
@@ -73,6 +79,8 @@ impl Fault {
             Fault::BadUtf8 => (1007, "utf8"),
             Fault::BadClosePayload => (1002, "close_payload"),
             Fault::BadCloseCode => (1002, "close_code"),
+            Fault::BadDeflate => (1007, "deflate"),
+            Fault::InflatesTooFar => (1009, "deflate_ratio"),
         }
     }
 }
@@ -166,9 +174,9 @@ pub const TABLE: &[(u16, &str)] = &[
     (1001, "The server is going away; reconnect."),
     (1002, "The client broke the WebSocket protocol; the reason names the rule."),
     (1003, "A kind of message this path does not take, such as a binary one."),
-    (1007, "A text message or a close reason was not UTF-8."),
+    (1007, "A text message or a close reason was not UTF-8, or a compressed message was damaged."),
     (1008, "The client broke a policy: its origin, a flood, or a message begun and not completed in time."),
-    (1009, "A message had more bytes or fragments than the limits allow."),
+    (1009, "A message had more bytes or fragments than the limits allow, or grew too much when it was inflated."),
     (1011, "The server is at fault; the log says why."),
     (1012, "The server restarts; reconnect after a random pause."),
     (1013, "The server is overloaded; reconnect later."),

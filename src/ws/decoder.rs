@@ -7,6 +7,7 @@
 //! Faults are found in the order of the bytes, so the verdict does not depend on where reads cut the stream.
 
 use super::close::{self, Fault};
+use super::deflate::{COMPRESSED, compressed_bytes_max};
 use super::mask::unmask;
 use super::utf8::Checker;
 use super::{CloseCode, Control, Data, OpCode};
@@ -18,6 +19,16 @@ pub struct Bounds {
     pub message: usize,
     /// Frames of one message, empty ones included; control frames between them are not counted.
     pub fragments: u32,
+    /// Messages may be compressed (permessage-deflate was agreed on).
+    pub deflate: bool,
+}
+
+impl Bounds {
+    /// Bytes that a message may have on the wire. Compressing what cannot be compressed adds to it, and a message as long as
+    /// it may be is not to be refused for that.
+    fn received(&self, compressed: bool) -> usize {
+        if compressed { compressed_bytes_max(self.message) } else { self.message }
+    }
 }
 
 /// A complete message, lent from the input or from the decoder.
@@ -28,6 +39,8 @@ pub enum Message<'a> {
     Ping(&'a [u8]),
     Pong(&'a [u8]),
     Close(Option<(CloseCode, &'a str)>),
+    /// A text or binary message as it was compressed: [`super::Inflater`] has the rest of the bound, and of the judging.
+    Deflated(Data, &'a [u8]),
 }
 
 /// What one call made of its input.
@@ -65,7 +78,7 @@ impl Decoder {
                 let consumed = header.end();
                 let payload = input.get_mut(header.bytes..consumed).unwrap_or_default();
                 unmask(payload, header.key, 0);
-                return Ok(Step { consumed, message: Some(message(header.opcode, payload)?) });
+                return Ok(Step { consumed, message: Some(message(header.opcode, header.compressed, payload)?) });
             }
         }
         self.partial.get_or_insert_default().advance(input, bounds)
@@ -118,7 +131,7 @@ impl Partial {
             let consumed = available - rest.len();
             if let OpCode::Control(kind) = opcode {
                 if payload.len() == frame.header.length {
-                    return Ok(Step { consumed, message: Some(message(opcode, payload)?) });
+                    return Ok(Step { consumed, message: Some(message(opcode, false, payload)?) });
                 }
                 self.control.extend_from_slice(payload);
                 if kind == Control::Close {
@@ -126,18 +139,18 @@ impl Partial {
                 }
                 if frame.is_complete() {
                     self.lent = std::mem::take(&mut self.control);
-                    return Ok(Step { consumed, message: Some(message(opcode, &self.lent)?) });
+                    return Ok(Step { consumed, message: Some(message(opcode, false, &self.lent)?) });
                 }
             } else if let Some(assembly) = &mut self.message {
                 assembly.grow(payload.len(), &frame, bounds);
                 assembly.bytes.extend_from_slice(payload);
                 if frame.is_complete() && frame.header.is_final {
-                    let opcode = OpCode::Data(assembly.kind);
+                    let (opcode, compressed) = (OpCode::Data(assembly.kind), assembly.compressed);
                     self.lent = std::mem::take(&mut assembly.bytes);
                     self.message = None;
-                    return Ok(Step { consumed, message: Some(message(opcode, &self.lent)?) });
+                    return Ok(Step { consumed, message: Some(message(opcode, compressed, &self.lent)?) });
                 }
-                if assembly.kind == Data::Text {
+                if assembly.kind == Data::Text && !assembly.compressed {
                     assembly.checker.feed(payload)?;
                 }
             }
@@ -161,7 +174,7 @@ impl Partial {
             (OpCode::Data(Data::Continue), Some(message)) => {
                 message.fragments = message.fragments.saturating_add(1);
             }
-            (OpCode::Data(kind), message) => *message = Some(Assembly::new(kind)),
+            (OpCode::Data(kind), message) => *message = Some(Assembly::new(kind, header.compressed)),
             (OpCode::Control(_), _) => {}
         }
         Ok(Some(Frame { header, owed: header.length }))
@@ -199,14 +212,15 @@ impl Partial {
 #[derive(Debug)]
 struct Assembly {
     kind: Data,
+    compressed: bool,
     fragments: u32,
     bytes: Vec<u8>,
     checker: Checker,
 }
 
 impl Assembly {
-    fn new(kind: Data) -> Assembly {
-        Assembly { kind, fragments: 1, bytes: Vec::new(), checker: Checker::default() }
+    fn new(kind: Data, compressed: bool) -> Assembly {
+        Assembly { kind, compressed, fragments: 1, bytes: Vec::new(), checker: Checker::default() }
     }
 
     /// Makes room for `more` bytes of `frame`, which have been received.
@@ -216,7 +230,7 @@ impl Assembly {
     fn grow(&mut self, more: usize, frame: &Frame, bounds: Bounds) {
         let needed = self.bytes.len() + more;
         if needed > self.bytes.capacity() {
-            let most = if frame.header.is_final { needed + frame.owed } else { bounds.message };
+            let most = if frame.header.is_final { needed + frame.owed } else { bounds.received(self.compressed) };
             let target = self.bytes.capacity().saturating_mul(2).min(most).max(needed);
             self.bytes.reserve_exact(target - self.bytes.len());
         }
@@ -252,6 +266,8 @@ impl Frame {
 #[derive(Clone, Copy, Debug)]
 struct Header {
     is_final: bool,
+    /// It begins a compressed message.
+    compressed: bool,
     opcode: OpCode,
     key: [u8; 4],
     /// Bytes of the payload.
@@ -268,7 +284,7 @@ impl Header {
         let Some((&first, rest)) = bytes.split_first() else {
             return Ok(None);
         };
-        let (is_final, opcode) = check_first(first, message, bounds)?;
+        let (is_final, compressed, opcode) = check_first(first, message, bounds)?;
         let Some((&second, rest)) = rest.split_first() else {
             return Ok(None);
         };
@@ -283,13 +299,15 @@ impl Header {
         let Some((length, rest)) = length(short, rest)? else {
             return Ok(None);
         };
-        let room = bounds.message.saturating_sub(message.map_or(0, |message| message.bytes.len()));
+        let (compressed_so_far, before) = message.map_or((compressed, 0), |it| (it.compressed, it.bytes.len()));
+        let room = bounds.received(compressed_so_far).saturating_sub(before);
         let length = usize::try_from(length).map_err(|_| Fault::TooBig)?;
         if is_data && length > room {
             return Err(Fault::TooBig);
         }
         Ok(rest.split_first_chunk::<4>().map(|(key, rest)| Header {
             is_final,
+            compressed,
             opcode,
             key: *key,
             length,
@@ -303,14 +321,18 @@ impl Header {
     }
 }
 
-/// What a frame's first byte says, if it may say so here.
+/// What a frame's first byte says, if it may say so here: whether it is a message's last, whether it begins a compressed one,
+/// and what it is.
 #[inline]
-fn check_first(first: u8, message: Option<&Assembly>, bounds: Bounds) -> Result<(bool, OpCode), Fault> {
-    if first & 0x70 != 0 {
-        return Err(Fault::ReservedBits);
-    }
+fn check_first(first: u8, message: Option<&Assembly>, bounds: Bounds) -> Result<(bool, bool, OpCode), Fault> {
     let is_final = first & 0x80 != 0;
     let opcode = OpCode::from(first & 0x0f);
+    let compressed = first & 0x70 == COMPRESSED;
+    // The bit stands on the frame that begins a message, and on no other (RFC 7692, 6.1).
+    let may_be = bounds.deflate && matches!(opcode, OpCode::Data(Data::Text | Data::Binary));
+    if first & 0x70 != 0 && !(compressed && may_be) {
+        return Err(Fault::ReservedBits);
+    }
     match (opcode, message) {
         (OpCode::Data(Data::Reserved(_)) | OpCode::Control(Control::Reserved(_)), _) => Err(Fault::ReservedOpcode),
         (OpCode::Control(_), _) if !is_final => Err(Fault::ControlFragmented),
@@ -319,7 +341,7 @@ fn check_first(first: u8, message: Option<&Assembly>, bounds: Bounds) -> Result<
             Err(Fault::TooManyFragments)
         }
         (OpCode::Data(Data::Text | Data::Binary), Some(_)) => Err(Fault::Interleaved),
-        _ => Ok((is_final, opcode)),
+        _ => Ok((is_final, compressed, opcode)),
     }
 }
 
@@ -379,12 +401,10 @@ impl Head {
 
 /// The message that a whole unmasked payload is.
 #[inline]
-fn message(opcode: OpCode, payload: &[u8]) -> Result<Message<'_>, Fault> {
+fn message(opcode: OpCode, compressed: bool, payload: &[u8]) -> Result<Message<'_>, Fault> {
     match opcode {
-        OpCode::Data(Data::Text) => match simdutf8::basic::from_utf8(payload) {
-            Ok(text) => Ok(Message::Text(text)),
-            Err(_) => Err(Fault::BadUtf8),
-        },
+        OpCode::Data(kind @ (Data::Text | Data::Binary)) if compressed => Ok(Message::Deflated(kind, payload)),
+        OpCode::Data(Data::Text) => text(payload),
         OpCode::Data(Data::Binary) => Ok(Message::Binary(payload)),
         OpCode::Control(Control::Ping) => Ok(Message::Ping(payload)),
         OpCode::Control(Control::Pong) => Ok(Message::Pong(payload)),
@@ -393,6 +413,15 @@ fn message(opcode: OpCode, payload: &[u8]) -> Result<Message<'_>, Fault> {
         OpCode::Data(Data::Continue | Data::Reserved(_)) | OpCode::Control(Control::Reserved(_)) => {
             Err(Fault::ReservedOpcode)
         }
+    }
+}
+
+/// The text message that a payload is.
+#[inline]
+pub(super) fn text(payload: &[u8]) -> Result<Message<'_>, Fault> {
+    match simdutf8::basic::from_utf8(payload) {
+        Ok(text) => Ok(Message::Text(text)),
+        Err(_) => Err(Fault::BadUtf8),
     }
 }
 
@@ -407,6 +436,7 @@ mod tests {
     use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 
     const FIN: u8 = 0x80;
+    const RSV1: u8 = 0x40;
     const CONTINUE: u8 = 0;
     const TEXT: u8 = 1;
     const BINARY: u8 = 2;
@@ -416,7 +446,7 @@ mod tests {
 
     const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-    const BOUNDS: Bounds = Bounds { message: 70_000, fragments: 4 };
+    const BOUNDS: Bounds = Bounds { message: 70_000, fragments: 4, deflate: false };
 
     /// A message that outlives the call.
     #[derive(Clone, Debug, PartialEq)]
@@ -426,6 +456,8 @@ mod tests {
         Ping(Vec<u8>),
         Pong(Vec<u8>),
         Close(Option<(u16, String)>),
+        /// As it was compressed.
+        Deflated(Data, Vec<u8>),
     }
 
     impl From<Message<'_>> for Owned {
@@ -436,6 +468,7 @@ mod tests {
                 Message::Ping(bytes) => Owned::Ping(bytes.to_vec()),
                 Message::Pong(bytes) => Owned::Pong(bytes.to_vec()),
                 Message::Close(close) => Owned::Close(close.map(|(code, reason)| (code.into(), reason.to_owned()))),
+                Message::Deflated(kind, bytes) => Owned::Deflated(kind, bytes.to_vec()),
             }
         }
     }
@@ -688,9 +721,77 @@ mod tests {
             assert_eq!((messages.first(), verdict), (Some(&text("before")), Some(fault)));
             seen.push(fault);
         }
-        for fault in Fault::ALL {
+        // What is wrong inside a compressed message is found by whoever inflates it.
+        let elsewhere = [Fault::BadDeflate, Fault::InflatesTooFar];
+        for fault in Fault::ALL.into_iter().filter(|fault| !elsewhere.contains(fault)) {
             assert!(seen.contains(&fault), "{fault} has no vector");
         }
+    }
+
+    /// Where compressing was agreed on, its bit is allowed on the frame that begins a message, and nowhere else: threat row 41
+    /// for such connections. What a compressed text is made of is nobody's business here, not even its UTF-8.
+    #[test]
+    fn the_bit_of_compressed_messages_has_its_place() {
+        let agreed = Bounds { deflate: true, ..BOUNDS };
+        let deflated = |kind, bytes: &[u8]| Owned::Deflated(kind, bytes.to_vec());
+        let ok = |messages: Vec<Owned>| (messages, None);
+        let fault = |messages: Vec<Owned>, fault| (messages, Some(fault));
+        for (stream, expected) in [
+            (frame(FIN | RSV1 | TEXT, b"\xff\xfe"), ok(vec![deflated(Data::Text, b"\xff\xfe")])),
+            (frame(FIN | RSV1 | BINARY, b""), ok(vec![deflated(Data::Binary, b"")])),
+            (frame(FIN | TEXT, b"plain"), ok(vec![text("plain")])),
+            (frame(FIN | TEXT, b"\xff\xfe"), fault(vec![], Fault::BadUtf8)),
+            (
+                frames(&[(RSV1 | TEXT, b"\xff"), (FIN | PING, b"p"), (CONTINUE, b""), (FIN | CONTINUE, b"\xfe")]),
+                ok(vec![Owned::Ping(b"p".to_vec()), deflated(Data::Text, b"\xff\xfe")]),
+            ),
+            (
+                frames(&[
+                    (RSV1 | BINARY, b"\xff"),
+                    (FIN | CONTINUE, b""),
+                    (FIN | TEXT, b"plain"),
+                    (FIN | RSV1 | TEXT, b"x"),
+                ]),
+                ok(vec![deflated(Data::Binary, b"\xff"), text("plain"), deflated(Data::Text, b"x")]),
+            ),
+            // Not on a later fragment, of either kind of message; nor on what is no message; nor with other bits.
+            (frames(&[(RSV1 | TEXT, b"a"), (FIN | RSV1 | CONTINUE, b"b")]), fault(vec![], Fault::ReservedBits)),
+            (frames(&[(TEXT, b"a"), (RSV1 | CONTINUE, b"b")]), fault(vec![], Fault::ReservedBits)),
+            (frame(FIN | RSV1 | CONTINUE, b""), fault(vec![], Fault::ReservedBits)),
+            (frame(FIN | RSV1 | PING, b""), fault(vec![], Fault::ReservedBits)),
+            (frame(FIN | RSV1 | CLOSE, b"\x03\xe8"), fault(vec![], Fault::ReservedBits)),
+            (frame(FIN | RSV1 | 3, b""), fault(vec![], Fault::ReservedBits)),
+            (frame(FIN | RSV1 | 0x20 | TEXT, b""), fault(vec![], Fault::ReservedBits)),
+            (frame(FIN | 0x20 | TEXT, b""), fault(vec![], Fault::ReservedBits)),
+            (frame(FIN | 0x10 | BINARY, b""), fault(vec![], Fault::ReservedBits)),
+            (frames(&[(RSV1 | TEXT, b"a"), (FIN | RSV1 | TEXT, b"b")]), fault(vec![], Fault::Interleaved)),
+        ] {
+            for cut in 0..=stream.len() {
+                let (first, second) = stream.split_at(cut);
+                assert_eq!(decode(&[first, second], agreed), expected, "cut at {cut} {stream:x?}");
+            }
+            assert_eq!(byte_by_byte(&stream, agreed), expected, "{stream:x?}");
+            // Without the agreement the first such bit ends it, whatever it is on.
+            let (messages, verdict) = whole(&stream);
+            let refused = matches!(verdict, Some(Fault::ReservedBits | Fault::BadUtf8));
+            assert!(refused || messages == [text("plain")], "{stream:x?}");
+        }
+        // Compressed bytes have the bound of a message and what compressing may add to it.
+        let bounds = Bounds { message: 2048, fragments: 9, deflate: true };
+        let most = 2048 + 256 + 64;
+        for (length, fits) in [(2048, true), (most, true), (most + 1, false)] {
+            let payload = vec![7; length];
+            let halves = frames(&[(RSV1 | BINARY, &payload[..1000]), (FIN | CONTINUE, &payload[1000..])]);
+            for stream in [frame(FIN | RSV1 | BINARY, &payload), halves] {
+                let expected = match fits {
+                    true => ok(vec![deflated(Data::Binary, &payload)]),
+                    false => fault(vec![], Fault::TooBig),
+                };
+                assert_eq!(decode(&[&stream], bounds), expected, "{length}");
+                assert_eq!(byte_by_byte(&stream, bounds), expected, "{length}");
+            }
+        }
+        assert_eq!(decode(&[&frame(FIN | BINARY, &[7; 2049])], bounds), fault(vec![], Fault::TooBig));
     }
 
     /// Autobahn 6.*: text is judged byte by byte, over fragments, and at its end.
@@ -761,7 +862,7 @@ mod tests {
 
     #[test]
     fn bounds_hold_to_the_byte_and_to_the_fragment() {
-        let bounds = Bounds { message: 10, fragments: 3 };
+        let bounds = Bounds { message: 10, fragments: 3, deflate: false };
         let ok = |text: &str| (vec![Owned::Text(text.to_owned())], None);
         let fault = |fault: Fault| (vec![], Some(fault));
         for (stream, expected) in [
@@ -786,7 +887,7 @@ mod tests {
     /// Threat rows 44 and 46.
     #[test]
     fn memory_follows_what_was_received_and_never_passes_the_bound() {
-        let bounds = Bounds { message: 16 << 20, fragments: u32::MAX };
+        let bounds = Bounds { message: 16 << 20, fragments: u32::MAX, deflate: false };
         let mut decoder = Decoder::default();
         let mut header = head(FIN | BINARY, 16 << 20, KEY);
         assert_eq!(decoder.next(&mut header, bounds).unwrap().message, None);
@@ -797,7 +898,7 @@ mod tests {
             assert!(received <= decoder.buffered() && decoder.buffered() <= 2 * received);
         }
 
-        let bounds = Bounds { message: 10_000, fragments: u32::MAX };
+        let bounds = Bounds { message: 10_000, fragments: u32::MAX, deflate: false };
         let mut decoder = Decoder::default();
         assert_eq!(decoder.next(&mut frame(BINARY, b""), bounds).unwrap().message, None);
         for _ in 0..10_000 {
@@ -872,6 +973,8 @@ mod tests {
             "\\PC{0,80}".prop_map(Owned::Text),
             "\\PC{0,400}".prop_map(Owned::Text),
             vec(any::<u8>(), 0..300).prop_map(Owned::Binary),
+            vec(any::<u8>(), 0..300).prop_map(|bytes| Owned::Deflated(Data::Text, bytes)),
+            vec(any::<u8>(), 0..300).prop_map(|bytes| Owned::Deflated(Data::Binary, bytes)),
         ];
         prop_oneof![
             4 => (message, vec(any::<Index>(), 0..4), vec(short(), 0..3))
@@ -896,6 +999,8 @@ mod tests {
             Owned::Binary(bytes) => (BINARY, bytes.as_slice()),
             Owned::Ping(bytes) => (PING, bytes.as_slice()),
             Owned::Pong(bytes) => (PONG, bytes.as_slice()),
+            Owned::Deflated(Data::Text, bytes) => (RSV1 | TEXT, bytes.as_slice()),
+            Owned::Deflated(_, bytes) => (RSV1 | BINARY, bytes.as_slice()),
             Owned::Close(_) => unreachable!(),
         };
         let mut ends: Vec<usize> = cuts.iter().map(|cut| cut.index(payload.len() + 1)).collect();
@@ -940,7 +1045,8 @@ mod tests {
             for (line, key) in &script {
                 write(line, *key, &mut stream, &mut expected);
             }
-            prop_assert_eq!(decode(&pieces(&stream, &sizes), BOUNDS), (expected, None));
+            let agreed = Bounds { deflate: true, ..BOUNDS };
+            prop_assert_eq!(decode(&pieces(&stream, &sizes), agreed), (expected, None));
         }
 
         #[test]
@@ -948,7 +1054,9 @@ mod tests {
             stream in vec(any::<u8>(), 0..400),
             sizes in sizes(),
         ) {
-            prop_assert_eq!(decode(&pieces(&stream, &sizes), BOUNDS), whole(&stream));
+            for bounds in [BOUNDS, Bounds { deflate: true, ..BOUNDS }] {
+                prop_assert_eq!(decode(&pieces(&stream, &sizes), bounds), decode(&[&stream], bounds));
+            }
         }
     }
 
@@ -972,7 +1080,7 @@ mod tests {
         }
     }
 
-    const PEER_BOUNDS: Bounds = Bounds { message: 2000, fragments: u32::MAX };
+    const PEER_BOUNDS: Bounds = Bounds { message: 2000, fragments: u32::MAX, deflate: false };
 
     /// What tungstenite makes of the stream: its messages up to the first close, and whether it refused.
     fn peer(stream: &[u8]) -> (Vec<Owned>, bool) {
@@ -1064,6 +1172,11 @@ mod tests {
                 stream.truncate(cut.index(stream.len() + 1));
             }
             let (messages, verdict) = decode(&pieces(&stream, &sizes), PEER_BOUNDS);
+            // Whatever bears no such bit is to a connection that has agreed on compressing what it is to any other.
+            if verdict != Some(Fault::ReservedBits) {
+                let agreed = Bounds { deflate: true, ..PEER_BOUNDS };
+                prop_assert_eq!(decode(&pieces(&stream, &sizes), agreed), (messages.clone(), verdict));
+            }
             let (mut theirs, mut refused) = peer(&stream);
             // A control frame that announces a longer length field is too long at once; tungstenite reads on, and may find a
             // length there that is not minimal.

@@ -75,7 +75,12 @@ fn put(out: &mut Vec<u8>, opcode: OpCode, payload: &[u8]) {
         out.extend_from_slice(payload);
         return;
     }
-    let header = Header::new(opcode, payload.len());
+    put_with(out, FIN | u8::from(opcode), payload);
+}
+
+/// A frame whose first byte is given, for one that no opcode alone says: a compressed one.
+pub(super) fn put_with(out: &mut Vec<u8>, first: u8, payload: &[u8]) {
+    let header = Header::beginning(first, payload.len());
     out.reserve(header.bytes().len() + payload.len());
     out.extend_from_slice(header.bytes());
     out.extend_from_slice(payload);
@@ -95,7 +100,10 @@ struct Header {
 
 impl Header {
     fn new(opcode: OpCode, length: usize) -> Header {
-        let first = FIN | u8::from(opcode);
+        Header::beginning(FIN | u8::from(opcode), length)
+    }
+
+    fn beginning(first: u8, length: usize) -> Header {
         let mut space = [0; HEADER_BYTES_MAX];
         let start = match length {
             0..=125 => {
