@@ -207,7 +207,7 @@ mod tests {
             ("the least", &["permessage-deflate"], full()),
             ("a browser", &["permessage-deflate; client_max_window_bits"], full()),
             (
-                "Python's websockets",
+                "somebody who is short of memory",
                 &["permessage-deflate; server_max_window_bits=12; client_max_window_bits=12"],
                 bounded(Window::Middle),
             ),

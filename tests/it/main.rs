@@ -4,6 +4,7 @@
 mod agents;
 mod backends;
 mod core;
+mod deflate;
 mod desk;
 mod documents;
 mod environment;

@@ -11,6 +11,7 @@ use commitcast::auth::token::{Mint, mint};
 use commitcast::clock::Clock;
 use commitcast::config::{ConfigError, Flags, Settings};
 use commitcast::server::Server;
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 use tempfile::TempDir;
 use tungstenite::WebSocket;
 
@@ -228,6 +229,8 @@ pub struct Frame {
     pub payload: Vec<u8>,
 }
 
+/// The bit of a first byte that begins a compressed message.
+pub const COMPRESSED: u8 = 0x40;
 pub const TEXT: u8 = 0x81;
 pub const BINARY: u8 = 0x82;
 pub const CLOSE: u8 = 0x88;
@@ -243,6 +246,32 @@ impl Frame {
         let code = self.payload.first_chunk::<2>().map_or(1005, |code| u16::from_be_bytes(*code));
         Some((code, String::from_utf8_lossy(self.payload.get(2..).unwrap_or_default()).into_owned()))
     }
+
+    /// As it was meant, by a client that has never read another message and remembers no more than this window.
+    pub fn inflated(self, window_bits: u8) -> Frame {
+        if self.first & COMPRESSED == 0 {
+            return self;
+        }
+        let mut zlib = Decompress::new_with_window_bits(false, window_bits);
+        let mut payload = Vec::with_capacity(1 << 20);
+        let whole = [&self.payload[..], b"\0\0\xff\xff"].concat();
+        zlib.decompress_vec(&whole, &mut payload, FlushDecompress::Sync).expect("what the server compressed is sound");
+        assert_eq!(zlib.total_in(), whole.len() as u64);
+        Frame { first: self.first & !COMPRESSED, payload }
+    }
+}
+
+/// A message as a client compresses it.
+pub fn deflate(payload: &[u8]) -> Vec<u8> {
+    deflated_by(&mut Compress::new(Compression::default(), false), payload)
+}
+
+/// The same by a client that goes on where its last message ended.
+pub fn deflated_by(zlib: &mut Compress, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(payload.len() + payload.len() / 8 + 64);
+    zlib.compress_vec(payload, &mut out, FlushCompress::Sync).expect("zlib compresses anything");
+    out.truncate(out.len() - 4);
+    out
 }
 
 /// A client's frame: any first byte, masked, the shortest length.

@@ -4,11 +4,12 @@ use std::io::Write as _;
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
+use flate2::{Compress, Compression};
 use serde_json::{Value, json};
 
 use super::support::{
-    BINARY, CLOSE, DEADLINE, Frame, House, PING, PONG, SECRET, TEXT, Wire, bearer, close, frame, handshake, header,
-    text, token,
+    BINARY, CLOSE, COMPRESSED, DEADLINE, Frame, House, PING, PONG, SECRET, TEXT, Wire, bearer, close, deflate,
+    deflated_by, frame, handshake, header, text, token,
 };
 
 const FIN: u8 = 0x80;
@@ -57,7 +58,7 @@ fn row_40_a_clients_frames_are_masked() {
     ]);
 }
 
-/// Row 55 too: a compressed frame that nobody agreed on is a reserved bit.
+/// A compressed frame that nobody agreed on is a reserved bit; row 55 has those of whoever did agree.
 #[test]
 fn row_41_reserved_bits_and_opcodes_are_refused() {
     let mut rows: Vec<(&str, Vec<u8>, u16, &str)> = Vec::new();
@@ -274,6 +275,142 @@ fn row_54_pongs_nobody_asked_for_are_ignored() {
     let mut wire = house.upgrade("/v1/echo");
     wire.send([frame(PONG, b"x"), frame(PONG, b""), frame(PONG, &[0; 125])].concat());
     wire.assert_silent_and_alive("pongs");
+}
+
+const DEFLATE: &str = "[deflate]\nenabled = true\n";
+const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
+
+/// A socket on a prompt, or the echo, that may send what is compressed.
+fn agreed(house: &House, target: &str) -> Wire {
+    let mut wire = Wire::upgrade(house.address, target, OFFER);
+    if target != "/v1/echo" {
+        assert_eq!(wire.json()["action"], "initial");
+    }
+    wire
+}
+
+/// What is too much when it is inflated ends the connection, at the first byte too many and not when all of it is there.
+/// (Before the handshake was answered there is nothing to inflate: it is agreed on with the 101.)
+#[test]
+fn row_55_a_compression_bomb_goes_off_nowhere() {
+    let house = house(&format!("{DEFLATE}[limits]\nmessage = '64KiB'\n"));
+    let mut other = house.join("d/p", "");
+    let zeros = |length: usize| deflate(&vec![b'0'; length]);
+    let compressed = |payload: &[u8]| frame(TEXT | COMPRESSED, payload);
+    let large = zeros(64 << 20);
+    let (front, back) = large.split_at(large.len() / 2);
+    let good = deflate(b"{\"action\":\"get_details\"}");
+    for (what, bytes, code, reason) in [
+        ("64 MiB of one character", compressed(&zeros(64 << 20)[..60_000]), 1009, "message_too_big"),
+        ("17 KiB of it", compressed(&zeros(17 << 10)), 1009, "deflate_ratio"),
+        (
+            "in fragments",
+            [frame(1 | COMPRESSED, &zeros(30 << 10)[..20]), frame(FIN, &zeros(30 << 10)[20..])].concat(),
+            1009,
+            "deflate_ratio",
+        ),
+        (
+            "in halves",
+            [frame(1 | COMPRESSED, &front[..30_000]), frame(FIN, &back[..30_000])].concat(),
+            1009,
+            "message_too_big",
+        ),
+        (
+            "a byte over the limit of a message",
+            compressed(&deflate(text_of(64 * 1024 + 1).as_bytes())),
+            1009,
+            "message_too_big",
+        ),
+        ("too long as it is", header(TEXT | COMPRESSED, 80 << 10), 1009, "message_too_big"),
+        ("no deflate", compressed(b"nonsense"), 1007, "deflate"),
+        ("cut off", compressed(&good[..good.len() - 3]), 1007, "deflate"),
+        ("no UTF-8", compressed(&deflate(b"ab\xff")), 1007, "utf8"),
+        (
+            "the bit on a later fragment",
+            [frame(1 | COMPRESSED, b""), frame(FIN | COMPRESSED, b"")].concat(),
+            1002,
+            "reserved_bits",
+        ),
+        ("the bit on a ping", frame(PING | COMPRESSED, b""), 1002, "reserved_bits"),
+        ("another bit", frame(TEXT | 0x20, b""), 1002, "reserved_bits"),
+    ] {
+        let mut wire = agreed(&house, "/ws/prompts/d/p");
+        wire.send(bytes);
+        assert_eq!(wire.expect_close(what, code), reason, "{what}");
+    }
+    // The echo takes 16 MiB, but not out of nothing.
+    let mut wire = agreed(&house, "/v1/echo");
+    wire.send(compressed(&zeros(16 << 20)));
+    assert_eq!(wire.expect_close("16 MiB", 1009), "deflate_ratio");
+    // What a message may be, it may be compressed: repeating itself as it likes as long as it is short, or to the very limit.
+    let mut wire = agreed(&house, "/ws/prompts/d/p");
+    for said in ["-".repeat(16 << 10), text_of(64 << 10)] {
+        wire.send(compressed(&deflate(said.as_bytes())));
+        let answer = wire.frame().inflated(15);
+        assert!(String::from_utf8_lossy(&answer.payload).contains("\"error\""), "nonsense, but a message: {answer:?}");
+    }
+    other.assert_silent_and_alive("somebody else's bombs");
+}
+
+/// Text of so many bytes that cannot be compressed to less than a twenty-fifth.
+fn text_of(length: usize) -> String {
+    let numbers: String = (0..length / 4).map(|number| format!("{} ", number * 7919 % 10_007)).collect();
+    numbers[..length].to_owned()
+}
+
+#[test]
+fn row_56_bad_deflate_windows_are_declined_and_the_connection_goes_on() {
+    let house = house(DEFLATE);
+    for parameters in [
+        "server_max_window_bits=8",
+        "server_max_window_bits=16",
+        "server_max_window_bits=99999999999999999999",
+        "server_max_window_bits",
+        "server_max_window_bits=\"",
+        "server_max_window_bits=015",
+        "client_max_window_bits=7",
+        "client_max_window_bits=16",
+        "client_max_window_bits=-9",
+        "server_max_window_bits=10; server_max_window_bits=10",
+        "client_no_context_takeover; client_no_context_takeover",
+        "server_no_context_takeover=1",
+        "window=10",
+    ] {
+        let offer = format!("Sec-WebSocket-Extensions: permessage-deflate; {parameters}\r\n");
+        let mut wire = house.dial();
+        wire.send(handshake("/v1/echo", &offer));
+        assert_eq!(wire.expect_101().header("sec-websocket-extensions"), None, "{parameters}");
+        let said = "x".repeat(1000);
+        wire.send(text(&said));
+        assert_eq!(wire.frame(), Frame { first: TEXT, payload: said.into_bytes() }, "{parameters}");
+        wire.send(frame(TEXT | COMPRESSED, &deflate(b"x")));
+        assert_eq!(wire.expect_close(parameters, 1002), "reserved_bits");
+        // The next offer is another matter.
+        let mut wire = house.dial();
+        wire.send(handshake("/v1/echo", &format!("{offer}{OFFER}")));
+        assert!(wire.expect_101().header("sec-websocket-extensions").is_some(), "{parameters}");
+    }
+}
+
+/// Neither side keeps anything of a message for the next: a client that does is refused, and ours can be read each for itself.
+#[test]
+fn row_57_no_compression_context_is_kept() {
+    let house = house(DEFLATE);
+    let said = text_of(2000);
+    let mut wire = agreed(&house, "/v1/echo");
+    let mut first = None;
+    for _ in 0..3 {
+        wire.send(text(&said));
+        let answer = wire.frame();
+        // The very same bytes: nothing of it refers to the one before.
+        assert_eq!(&answer.payload, first.get_or_insert_with(|| answer.payload.clone()));
+        assert_eq!(answer.inflated(15).payload, said.as_bytes());
+    }
+    let mut zlib = Compress::new(Compression::default(), false);
+    wire.send(frame(TEXT | COMPRESSED, &deflated_by(&mut zlib, said.as_bytes())));
+    assert_eq!(wire.frame().inflated(15).payload, said.as_bytes());
+    wire.send(frame(TEXT | COMPRESSED, &deflated_by(&mut zlib, said.as_bytes())));
+    assert_eq!(wire.expect_close("a message that goes on from the one before", 1007), "deflate");
 }
 
 #[test]

@@ -404,7 +404,7 @@ fn row_17_offers_we_do_not_know_are_ignored() {
     let offers = |name: &str, count: usize| format!("{name}: {}\r\n", vec!["a"; count].join(","));
     for (what, fields) in [
         ("an extension", "Sec-WebSocket-Extensions: x-nothing; a=1; b=\"2\"\r\n".to_owned()),
-        // Row 55: no compression, so no bomb.
+        // Row 55: no compression unless it is switched on, so no bomb.
         ("deflate", "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n".to_owned()),
         // Row 56.
         ("bad windows", "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=99\r\n".to_owned()),
