@@ -137,7 +137,7 @@ fn line() -> impl Strategy<Value = Line> {
         (0usize..40_000).prop_map(|length| (TEXT, prose(length).into_bytes())),
         (0usize..3000, any::<usize>()).prop_map(|(length, seed)| (TEXT, ciphers(length, seed >> 8).into_bytes())),
         prop::collection::vec(any::<u8>(), 0..3000).prop_map(|bytes| (BINARY, bytes)),
-        (any::<u8>(), 0usize..16_000).prop_map(|(byte, length)| (BINARY, vec![byte; length])),
+        (any::<u8>(), 0usize..64_000).prop_map(|(byte, length)| (BINARY, vec![byte; length])),
     ];
     (payload, any::<bool>(), prop::collection::vec(any::<prop::sample::Index>(), 0..4))
         .prop_map(|((first, payload), compressed, cuts)| Line { first, payload, compressed, cuts })

@@ -253,7 +253,7 @@ impl Frame {
             return self;
         }
         let mut zlib = Decompress::new_with_window_bits(false, window_bits);
-        let mut payload = Vec::with_capacity(1 << 20);
+        let mut payload = Vec::with_capacity((self.payload.len() * 1040 + 64).min(1 << 21));
         let whole = [&self.payload[..], b"\0\0\xff\xff"].concat();
         zlib.decompress_vec(&whole, &mut payload, FlushDecompress::Sync).expect("what the server compressed is sound");
         assert_eq!(zlib.total_in(), whole.len() as u64);

@@ -293,7 +293,7 @@ fn agreed(house: &House, target: &str) -> Wire {
 /// (Before the handshake was answered there is nothing to inflate: it is agreed on with the 101.)
 #[test]
 fn row_55_a_compression_bomb_goes_off_nowhere() {
-    let house = house(&format!("{DEFLATE}[limits]\nmessage = '64KiB'\n"));
+    let house = house(&format!("{DEFLATE}[limits]\nmessage = '256KiB'\n"));
     let mut other = house.join("d/p", "");
     let zeros = |length: usize| deflate(&vec![b'0'; length]);
     let compressed = |payload: &[u8]| frame(TEXT | COMPRESSED, payload);
@@ -302,10 +302,10 @@ fn row_55_a_compression_bomb_goes_off_nowhere() {
     let good = deflate(b"{\"action\":\"get_details\"}");
     for (what, bytes, code, reason) in [
         ("64 MiB of one character", compressed(&zeros(64 << 20)[..60_000]), 1009, "message_too_big"),
-        ("17 KiB of it", compressed(&zeros(17 << 10)), 1009, "deflate_ratio"),
+        ("65 KiB of it", compressed(&zeros(65 << 10)), 1009, "deflate_ratio"),
         (
             "in fragments",
-            [frame(1 | COMPRESSED, &zeros(30 << 10)[..20]), frame(FIN, &zeros(30 << 10)[20..])].concat(),
+            [frame(1 | COMPRESSED, &zeros(80 << 10)[..20]), frame(FIN, &zeros(80 << 10)[20..])].concat(),
             1009,
             "deflate_ratio",
         ),
@@ -317,11 +317,11 @@ fn row_55_a_compression_bomb_goes_off_nowhere() {
         ),
         (
             "a byte over the limit of a message",
-            compressed(&deflate(text_of(64 * 1024 + 1).as_bytes())),
+            compressed(&deflate(text_of(256 * 1024 + 1).as_bytes())),
             1009,
             "message_too_big",
         ),
-        ("too long as it is", header(TEXT | COMPRESSED, 80 << 10), 1009, "message_too_big"),
+        ("too long as it is", header(TEXT | COMPRESSED, 300 << 10), 1009, "message_too_big"),
         ("no deflate", compressed(b"nonsense"), 1007, "deflate"),
         ("cut off", compressed(&good[..good.len() - 3]), 1007, "deflate"),
         ("no UTF-8", compressed(&deflate(b"ab\xff")), 1007, "utf8"),
@@ -344,7 +344,7 @@ fn row_55_a_compression_bomb_goes_off_nowhere() {
     assert_eq!(wire.expect_close("16 MiB", 1009), "deflate_ratio");
     // What a message may be, it may be compressed: repeating itself as it likes as long as it is short, or to the very limit.
     let mut wire = agreed(&house, "/ws/prompts/d/p");
-    for said in ["-".repeat(16 << 10), text_of(64 << 10)] {
+    for said in ["-".repeat(64 << 10), text_of(256 << 10)] {
         wire.send(compressed(&deflate(said.as_bytes())));
         let answer = wire.frame().inflated(15);
         assert!(String::from_utf8_lossy(&answer.payload).contains("\"error\""), "nonsense, but a message: {answer:?}");

@@ -150,7 +150,10 @@ struct World {
 
 fn live() -> Arc<commitcast::config::Live> {
     let flags = Flags { listen: vec!["127.0.0.1:0".to_owned()], debug: true, ..Flags::default() };
-    Settings::build(&flags, std::iter::empty(), |_| Err(std::io::ErrorKind::NotFound.into())).unwrap().live()
+    // Half of all clients take compressed messages, and most messages are long enough.
+    let deflate = [("COMMITCAST_DEFLATE__ENABLED", "true"), ("COMMITCAST_DEFLATE__THRESHOLD", "60")];
+    let env = deflate.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    Settings::build(&flags, env.into_iter(), |_| Err(std::io::ErrorKind::NotFound.into())).unwrap().live()
 }
 
 fn retention() -> Retention {

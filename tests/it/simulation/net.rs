@@ -72,6 +72,11 @@ pub fn wire(seed: u64) -> Shared {
 }
 
 impl Wire {
+    /// For what is decided once for a connection.
+    pub fn coin(&mut self) -> bool {
+        self.dice.chance(50)
+    }
+
     pub fn client_sends(&mut self, bytes: &[u8]) {
         self.to_server.extend(bytes);
         self.readable = true;

@@ -1,6 +1,7 @@
 //! The client's end of a scripted connection: dials a path, says texts, and takes what comes back apart.
 
 use super::net::{Dice, Shared, lock};
+use crate::support::{COMPRESSED, Frame, deflate};
 
 #[derive(Debug)]
 pub struct Peer {
@@ -10,22 +11,29 @@ pub struct Peer {
     /// The handshake was answered, but not with a socket.
     pub refused: bool,
     upgraded: bool,
+    /// It offers to compress, and does so with every other message.
+    compresses: bool,
+    said: usize,
     buffer: Vec<u8>,
 }
 
+const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+
 impl Peer {
     pub fn dial(wire: Shared, path: &str) -> Peer {
+        let compresses = lock(&wire).coin();
+        let offer = if compresses { OFFER } else { "" };
         let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            "GET {path} HTTP/1.1\r\nHost: s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{offer}\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
         );
         lock(&wire).client_sends(request.as_bytes());
-        Peer { upgraded: false, ..Peer::plain(wire) }
+        Peer { upgraded: false, compresses, ..Peer::plain(wire) }
     }
 
     /// A connection for requests.
     pub fn plain(wire: Shared) -> Peer {
-        Peer { wire, ended: false, refused: false, upgraded: true, buffer: Vec::new() }
+        Peer { wire, ended: false, refused: false, upgraded: true, compresses: false, said: 0, buffer: Vec::new() }
     }
 
     pub fn is_open(&self) -> bool {
@@ -39,7 +47,11 @@ impl Peer {
     }
 
     pub fn say(&mut self, text: &str) {
-        self.frame(0x81, text.as_bytes());
+        self.said += 1;
+        match self.compresses && self.said.is_multiple_of(2) {
+            true => self.frame(0x81 | COMPRESSED, &deflate(text.as_bytes())),
+            false => self.frame(0x81, text.as_bytes()),
+        }
     }
 
     pub fn post(&mut self, path: &str, body: &str) {
@@ -85,6 +97,10 @@ impl Peer {
             taken = range.end;
             match opcode {
                 1 => texts.push(self.buffer[range].to_vec()),
+                COMPRESSED_TEXT if self.compresses => {
+                    let frame = Frame { first: 0x81 | COMPRESSED, payload: self.buffer[range].to_vec() };
+                    texts.push(frame.inflated(15).payload);
+                }
                 8 => self.ended = true,
                 9 => {
                     let payload = self.buffer[range].to_vec();
@@ -147,12 +163,14 @@ impl Peer {
     }
 }
 
-/// The opcode and the payload's place, if the frame is there as a whole.
+const COMPRESSED_TEXT: u8 = COMPRESSED | 1;
+
+/// The opcode, with the bit of a compressed one, and the payload's place, if the frame is there as a whole.
 fn frame_at(bytes: &[u8]) -> Option<(u8, std::ops::Range<usize>)> {
     let (header, len) = match *bytes.get(1)? {
         126 => (4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
         127 => (10, usize::try_from(u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?)).ok()?),
         short => (2, usize::from(short)),
     };
-    (bytes.len() >= header + len).then_some((bytes[0] & 15, header..header + len))
+    (bytes.len() >= header + len).then_some((bytes[0] & 0x7f, header..header + len))
 }
