@@ -323,6 +323,7 @@ fn every_folder_has_a_page_and_every_file_a_first_line() {
         .filter_map(|path| path.rsplit_once('/'))
         .map(|(folder, _)| folder)
         .collect();
+    // These two hold programs, each with a page of its own.
     for folder in folders.into_iter().filter(|folder| !["tests", "benches"].contains(folder)) {
         let pages = ["mod.rs", "lib.rs", "main.rs"].map(|page| format!("{folder}/{page}"));
         if !pages.iter().any(|page| files.contains(page)) {

@@ -51,10 +51,7 @@ pub fn document_room(number: usize) -> RoomName {
 /// What a socket of this dialect is in the middle of; of `documents`, one of this document.
 pub fn session(name: Name, number: usize) -> Session {
     match name {
-        Name::Documents => Session::Documents(documents::Session::Prompt {
-            id: document_id(number).into(),
-            room: document_room(number),
-        }),
+        Name::Documents => Session::Documents(documents::Session::Prompt { room: document_room(number) }),
         Name::Workflows => Session::Workflows(workflows::Session {
             place: workflows::Place::Workflow("wf9".into()),
             client: Some("page-1".into()),

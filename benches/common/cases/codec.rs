@@ -10,6 +10,7 @@ use commitcast::conn::{Asked, Connection, Framing, Step};
 use commitcast::dialect::{Intent, Name};
 use commitcast::http::{head, upgrade};
 use commitcast::limits::Limits;
+use commitcast::ws::Inflater;
 use commitcast::ws::decoder::{Bounds, Decoder};
 use commitcast::ws::frame;
 use commitcast::ws::mask::unmask;
@@ -61,7 +62,7 @@ fn decode(bytes: usize, reads: usize) -> Run {
     let piece = frame.len().div_ceil(reads);
     let mut decoder = Decoder::default();
     let mut scratch = vec![0; frame.len()];
-    let bounds = Bounds { message: 1 << 20, fragments: 64 };
+    let bounds = Bounds { message: 1 << 20, fragments: 64, deflate: false };
     Box::new(move || {
         let mut messages = 0;
         for (from, into) in frame.chunks(piece).zip(scratch.chunks_mut(piece)) {
@@ -105,10 +106,11 @@ fn ping() -> Run {
     conn.upgrade(talk::session(Name::Tickets, 0), &nobody, false, false, now.0);
     let mut scratch = vec![0; frame.len()];
     let mut out = Vec::with_capacity(1024);
+    let mut inflater = Inflater::default();
     Box::new(move || {
         out.clear();
         scratch.copy_from_slice(&frame);
-        let (used, step) = conn.next(&mut scratch, &limits, now, &mut out);
+        let (used, step) = conn.next(&mut scratch, &limits, now, &mut inflater, &mut out);
         let Step::Intent(Intent::Reply(payload)) = step else { panic!("a ping is answered with a reply") };
         frame::put_text(&mut out, &payload);
         assert_eq!(used, frame.len());

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::hint::black_box;
 
 use bytes::Bytes;
-use commitcast::conn::Outbox;
+use commitcast::conn::{Outbox, Slices};
 use commitcast::dialect::Name;
 use commitcast::directory::Directory;
 use commitcast::ids::{ConnId, RoomName, Seq};
@@ -18,14 +18,14 @@ use crate::common::{talk, texts};
 
 /// Members of a room.
 const MEMBERS: usize = 1000;
-/// Rooms of a directory, and of one look-up.
+/// Rooms of a directory, and those that a run is about: many, for what one costs depends on where its hash falls.
 const ROOMS: usize = 1000;
 const ASKED: usize = 500;
 
 pub const CASES: &[Case] = &[
     case("mailbox/post_take", 1, 1000, || post_take()),
     timed("mailbox/ring", 1, || ring()),
-    case("directory/enter_leave", 1, 500, || enter_leave()),
+    case("directory/enter_leave", ASKED as u64, 10, || enter_leave()),
     case("directory/audiences", ASKED as u64, 20, || audiences()),
     consuming("room/accept_advance", MEMBERS as u64, 20, accept_advance),
     case("outbox/push_gather_advance", 4, 500, || outbox(4)),
@@ -62,12 +62,15 @@ fn directory() -> (Directory, Vec<RoomName>) {
     (directory, rooms)
 }
 
+/// Rooms that gain their first member here, and lose it.
 fn enter_leave() -> Run {
     let (directory, _) = directory();
-    let room = RoomName::new("doc:prompts/another");
+    let rooms: Vec<RoomName> = (0..ASKED).map(|number| RoomName::new(&format!("doc:drafts/d{number}"))).collect();
     Box::new(move || {
-        let receipt = directory.enter(black_box(&room), 0, Name::Documents.bit());
-        directory.leave(receipt, 0);
+        for room in black_box(&rooms) {
+            let receipt = directory.enter(room, 0, Name::Documents.bit());
+            directory.leave(receipt, 0);
+        }
     })
 }
 
@@ -128,11 +131,10 @@ fn outbox(replies: usize) -> Run {
         for _ in 0..replies {
             outbox.push(black_box(&reply).clone());
         }
-        let mut slices = Vec::new();
-        outbox.gather(&mut slices, 64);
-        let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
-        black_box(&slices);
-        drop(slices);
+        let mut slices = Slices::default();
+        outbox.gather(&mut slices);
+        let bytes = slices.bytes();
+        black_box(slices.as_slice());
         assert_eq!(outbox.advance(bytes), 0);
     })
 }
