@@ -1,4 +1,4 @@
-//! Counts the instructions of the hot cases of `common/cases.rs` under valgrind's callgrind, and holds them against
+//! Counts the instructions of the hot cases of `common/cases` under valgrind's callgrind, and holds them against
 //! `budget.toml`.
 //!
 //! ```text
@@ -259,7 +259,7 @@ fn renew() -> ExitCode {
 }
 
 const HEAD: &str = "\
-# How many instructions of user code each case of benches/common/cases.rs may take, for one message, delivery, upgrade …
+# How many instructions of user code each case of benches/common/cases may take, for one message, delivery, upgrade …
 # The largest of three counts, and three per cent.
 #
 # Renew it when a figure has fallen, or has risen for a reason that the commit names:
