@@ -345,7 +345,7 @@ mod tests {
         for (index, workload) in WORKLOADS.iter().enumerate() {
             assert!(WORKLOADS.iter().skip(index + 1).all(|other| other.name != workload.name), "{}", workload.name);
             let known = |server: &&str| PEERS.contains(server) || [COMMITCAST, COMMITCAST_2, FLOOR].contains(server);
-            assert!(workload.servers.iter().all(|server| known(server)), "{}", workload.name);
+            assert!(workload.servers.iter().all(known), "{}", workload.name);
         }
     }
 }

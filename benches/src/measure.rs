@@ -93,14 +93,24 @@ pub fn measure<P: Player>(
     let mut figures = figures(subject, unit, units(player), span, before, after)?;
     figures.warning = busy(&figures).or(figures.warning.take());
     read(player, &mut figures);
-    if let (Some(length), Some(pid)) = (plan.calls, subject.pid)
-        && let Some(mut calls) = Calls::attach(pid, &subject.home)
-    {
-        calls.begin()?;
+    figures.calls = count_calls(subject, plan, |length| {
         window(crowd, player, &clock, length, plan.waiting)?;
-        figures.calls = Some(calls.end()? as f64 / units(player).max(1) as f64);
-    }
+        Ok(units(player))
+    })?;
     Ok(figures)
+}
+
+/// System calls per unit in a window of their own; `load` says how many units it came to. `None` where nobody can count.
+pub fn count_calls(
+    subject: &Subject,
+    plan: &Plan,
+    load: impl FnOnce(Duration) -> io::Result<u64>,
+) -> io::Result<Option<f64>> {
+    let (Some(length), Some(pid)) = (plan.calls, subject.pid) else { return Ok(None) };
+    let Some(mut calls) = Calls::attach(pid, &subject.home) else { return Ok(None) };
+    calls.begin()?;
+    let units = load(length)?;
+    Ok(Some(calls.end()? as f64 / units.max(1) as f64))
 }
 
 /// What was observed around a window, as figures.
@@ -152,7 +162,7 @@ fn shared(figures: &Figures) -> Option<String> {
 }
 
 /// In a closed loop the slower side sets the pace. Whichever it is, CPU per unit is what it is; throughput is not.
-fn busy(figures: &Figures) -> Option<String> {
+pub fn busy(figures: &Figures) -> Option<String> {
     let server = figures.server_busy?;
     (figures.generator_busy > BUSY && server < BUSY).then(|| {
         "the generator was the bottleneck: throughput is its own, and latency is partly; CPU per unit still holds"

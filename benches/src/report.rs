@@ -21,9 +21,21 @@ pub fn text(targets: &[&Target], book: &Book) -> String {
                 let _ = writeln!(text, "     {name:<10} {value}");
             }
         }
-        let _ = writeln!(text, "     {}", judged.verdict_text());
+        let _ = writeln!(text, "     {}{}", judged.verdict_text(), disturbed(target, book));
     }
     text
+}
+
+/// How much of what a line stands on carries a warning; nothing where nothing does.
+fn disturbed(target: &Target, book: &Book) -> String {
+    let needed = |workload: &str, server: &str| {
+        target.needs.iter().any(|(name, servers)| *name == workload && servers.contains(&server))
+    };
+    let figures: Vec<_> = book.figures.iter().filter(|figures| needed(&figures.workload, &figures.server)).collect();
+    match figures.iter().filter(|figures| figures.warning.is_some()).count() {
+        0 => String::new(),
+        warned => format!("   ({warned} of {} measurements carry a warning)", figures.len()),
+    }
 }
 
 pub fn markdown(targets: &[&Target], book: &Book, about: &str) -> String {

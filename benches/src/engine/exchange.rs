@@ -116,9 +116,8 @@ impl Player for Exchange<'_> {
         }
     }
 
-    fn due(&mut self, clock: &Clock, links: &[OwnedFd]) -> io::Result<Option<Nanos>> {
+    fn due(&mut self, now: Nanos, links: &[OwnedFd]) -> io::Result<Option<Nanos>> {
         let Some(schedule) = self.schedule.as_mut().filter(|_| !self.stopped) else { return Ok(None) };
-        let now = clock.now();
         while let Some((number, intended)) = schedule.take(now) {
             let link = (number % links.len() as u64) as usize;
             let seat = &mut self.seats[link];

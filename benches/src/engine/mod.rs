@@ -53,8 +53,8 @@ pub trait Player {
     /// Everything that one read brought was heard: what is owed goes out now, in one send per link.
     fn refill(&mut self, clock: &Clock, links: &[OwnedFd]) -> io::Result<()>;
 
-    /// Says what was due by now; when the next is due. `None`: nothing is due by the clock.
-    fn due(&mut self, clock: &Clock, links: &[OwnedFd]) -> io::Result<Option<Nanos>>;
+    /// Says what was due by `now`; when the next is due. `None`: nothing is due by the clock.
+    fn due(&mut self, now: Nanos, links: &[OwnedFd]) -> io::Result<Option<Nanos>>;
 
     /// Starts to say something: in a closed loop the first messages, in an open one the schedule.
     fn begin(&mut self, clock: &Clock, links: &[OwnedFd]) -> io::Result<()>;

@@ -234,8 +234,7 @@ impl Player for Rooms<'_> {
         Ok(())
     }
 
-    fn due(&mut self, clock: &Clock, links: &[OwnedFd]) -> io::Result<Option<Nanos>> {
-        let now = clock.now();
+    fn due(&mut self, now: Nanos, links: &[OwnedFd]) -> io::Result<Option<Nanos>> {
         let rooms = self.rooms.len() as u64;
         loop {
             let Some(schedule) = self.schedule.as_mut().filter(|_| !self.stopped) else { return Ok(None) };

@@ -51,8 +51,9 @@ pub fn window(
     let end = begun + length.as_nanos() as Nanos;
     player.begin(clock, crowd.links())?;
     loop {
-        let due = player.due(clock, crowd.links())?.unwrap_or(end).min(end);
+        // What was meant to be sent before the end is sent, however late it is; what was not, never.
         let now = clock.now();
+        let due = player.due(now.min(end), crowd.links())?.unwrap_or(end).min(end);
         if now >= end {
             break;
         }

@@ -62,13 +62,14 @@ impl Stage {
         let end = begun + length.as_nanos() as Nanos;
         let mut asking = Asking::new(clock.now(), rate)?;
         while clock.now() < end || asking.missing() > 0 {
-            if clock.now() >= end {
+            let now = clock.now();
+            asking.due(now.min(end), self.pages.links())?;
+            if now >= end {
                 asking.stop();
             }
-            if clock.now() > end + PATIENCE.as_nanos() as Nanos {
+            if now > end + PATIENCE.as_nanos() as Nanos {
                 return Err(io::Error::other(format!("{} runs have had no event", asking.missing())));
             }
-            asking.due(clock, self.pages.links())?;
             self.backend.turn(Duration::ZERO, clock, &mut self.worker)?;
             self.pages.turn(Duration::ZERO, clock, &mut asking)?;
         }
@@ -111,7 +112,7 @@ impl Player for Worker {
         said
     }
 
-    fn due(&mut self, _: &Clock, _: &[OwnedFd]) -> io::Result<Option<Nanos>> {
+    fn due(&mut self, _: Nanos, _: &[OwnedFd]) -> io::Result<Option<Nanos>> {
         Ok(None)
     }
 
@@ -207,8 +208,7 @@ impl Player for Asking {
         Ok(())
     }
 
-    fn due(&mut self, clock: &Clock, links: &[OwnedFd]) -> io::Result<Option<Nanos>> {
-        let now = clock.now();
+    fn due(&mut self, now: Nanos, links: &[OwnedFd]) -> io::Result<Option<Nanos>> {
         while !self.stopped
             && let Some((number, _)) = self.schedule.take(now)
         {

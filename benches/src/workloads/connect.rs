@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use crate::engine::Clock;
 use crate::engine::dial::{Dialer, cut};
-use crate::engine::window::{Span, latencies, own_cpu};
+use crate::engine::window::{Latencies, Span, latencies, own_cpu};
 use crate::figures::{Figures, Percentiles};
-use crate::measure::{Plan, Subject, figures};
-use crate::observe::Calls;
+use crate::measure::{Plan, Subject, busy, count_calls, figures};
 use crate::servers::ANYWHERE;
 use crate::vocabulary::Vocabulary;
 
 /// Handshakes under way at once.
 const AT_ONCE: usize = 64;
+/// The server has the last ones' ends still to see.
+const AFTERMATH: Duration = Duration::from_millis(10);
 
 pub fn run(subject: &Subject, vocabulary: &dyn Vocabulary, plan: &Plan) -> io::Result<Figures> {
     let mut dialer = Dialer::new(subject.address, vocabulary);
@@ -22,22 +23,19 @@ pub fn run(subject: &Subject, vocabulary: &dyn Vocabulary, plan: &Plan) -> io::R
     upgrades(&dialer, plan.warm_up)?;
     let before = subject.used()?;
     let (count, times, span) = upgrades(&dialer, plan.measured)?;
-    // The server has the last ones' ends still to see.
-    std::thread::sleep(Duration::from_millis(10));
+    std::thread::sleep(AFTERMATH);
     let mut figures = figures(subject, "upgrade", count, span, before, subject.used()?)?;
     figures.latency = Percentiles::of(&times);
-    if let (Some(length), Some(pid)) = (plan.calls, subject.pid)
-        && let Some(mut calls) = Calls::attach(pid, &subject.home)
-    {
-        calls.begin()?;
+    figures.warning = busy(&figures).or(figures.warning.take());
+    figures.calls = count_calls(subject, plan, |length| {
         let (count, ..) = upgrades(&dialer, length)?;
-        std::thread::sleep(Duration::from_millis(10));
-        figures.calls = Some(calls.end()? as f64 / count.max(1) as f64);
-    }
+        std::thread::sleep(AFTERMATH);
+        Ok(count)
+    })?;
     Ok(figures)
 }
 
-fn upgrades(dialer: &Dialer<'_>, length: Duration) -> io::Result<(u64, crate::engine::window::Latencies, Span)> {
+fn upgrades(dialer: &Dialer<'_>, length: Duration) -> io::Result<(u64, Latencies, Span)> {
     let clock = Clock::start();
     let cpu = own_cpu();
     let mut times = latencies()?;

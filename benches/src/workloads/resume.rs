@@ -89,7 +89,7 @@ impl Player for Catcher<'_> {
         Ok(())
     }
 
-    fn due(&mut self, _: &Clock, _: &[OwnedFd]) -> io::Result<Option<Nanos>> {
+    fn due(&mut self, _: Nanos, _: &[OwnedFd]) -> io::Result<Option<Nanos>> {
         Ok(None)
     }
 

@@ -5,7 +5,7 @@ use std::io;
 use super::history;
 use super::resume::READS;
 use crate::engine::dial::{Dialer, Opened, cut};
-use crate::engine::window::{Span, latencies, own_cpu};
+use crate::engine::window::{Latencies, Span, latencies, own_cpu};
 use crate::engine::{Clock, Nanos};
 use crate::figures::{Figures, Percentiles};
 use crate::measure::{Subject, figures};
@@ -58,11 +58,7 @@ fn come_back(
     Ok(figures)
 }
 
-fn dial(
-    subject: &Subject,
-    vocabulary: &dyn Vocabulary,
-    seats: &[Seat],
-) -> io::Result<(Vec<Opened>, crate::engine::window::Latencies, Nanos)> {
+fn dial(subject: &Subject, vocabulary: &dyn Vocabulary, seats: &[Seat]) -> io::Result<(Vec<Opened>, Latencies, Nanos)> {
     let mut dialer = Dialer::new(subject.address, vocabulary);
     dialer.at_once = AT_ONCE;
     let clock = Clock::start();
