@@ -32,7 +32,7 @@
 //! * Every queue, buffer, loop and wait is bounded (`limits.rs`). Full towards the store: that client is not read. Behind
 //!   in a room: the client is a cursor, not a queue. A reactor never blocks; nothing is dropped silently.
 //! * `http`, `ws`, `auth`, `dialect`, `conn` and `room` open no file, read no clock, spawn nothing and roll no dice.
-//! * There is one shared lock on a message's way, the directory, held for a look-up.
+//! * There is one shared lock on a message's way, the directory (who listens where, and where rooms stand), held for a look-up.
 //! * Whatever a peer sends yields a value or an error, never a panic. There is no `unsafe`.
 
 #![forbid(unsafe_code)]

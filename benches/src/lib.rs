@@ -25,6 +25,8 @@
 //! - **Closed loop**: so many messages in flight, the next when one has come back. Latency counts from the send.
 //!   **Open loop**: a fixed rate, come what may; latency counts from when a message was *meant* to be sent, so a server that
 //!   stalls cannot hide it (no coordinated omission). A generator behind its schedule reports itself.
+//! - **The generator never sleeps** while it has a core of its own: a server that sends to a sleeping receiver pays for
+//!   waking it, so a slower server would be charged for its own slowness a second time.
 //! - **Every answer is checked.** The first of each kind is read as JSON and must mean the right thing; every later one is
 //!   compared byte for byte, serial numbers included: lost, repeated and reordered messages are errors, as is a close.
 //! - **Warm-up** before each window; system calls are counted by `perf` in a window of their own, because counting them

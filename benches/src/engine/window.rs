@@ -18,13 +18,13 @@ pub fn latencies() -> io::Result<Latencies> {
 
 /// How long the last answers may take when nothing new is said.
 const DRAIN: Duration = Duration::from_secs(10);
-/// Sleeping until a message is due would make it late by what waking up takes, so the last stretch is spent asking.
-const SPIN: Nanos = 60_000;
 
-/// How the generator waits for the time of the next message.
+/// How the generator waits for the next answer, or for the time of the next message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waiting {
-    /// Exact, and takes its core.
+    /// Never sleeps. Whoever sends to a sleeping receiver pays for waking it, with an interrupt to another core: a server that
+    /// leaves the generator idle for a moment would be charged for that at its next send, and one that keeps it busy would
+    /// not. And a message would be late by what waking up takes.
     Spins,
     /// For when the server needs the core as well.
     Sleeps,
@@ -35,7 +35,7 @@ pub enum Waiting {
 pub struct Span {
     /// From the first message to the last answer.
     pub nanos: Nanos,
-    /// CPU time of the generator meanwhile.
+    /// Of that, time in which the generator had something to do.
     pub generator: Nanos,
 }
 
@@ -48,6 +48,7 @@ pub fn window(
     waiting: Waiting,
 ) -> io::Result<Span> {
     let (begun, cpu) = (clock.now(), own_cpu());
+    let mut idle = 0;
     let end = begun + length.as_nanos() as Nanos;
     player.begin(clock, crowd.links())?;
     loop {
@@ -57,11 +58,14 @@ pub fn window(
         if now >= end {
             break;
         }
-        crowd.turn(wait(due.saturating_sub(now), waiting), clock, player)?;
+        let asked = own_cpu();
+        if !crowd.turn(wait(due.saturating_sub(now), waiting), clock, player)? {
+            idle += own_cpu().saturating_sub(asked);
+        }
     }
     player.stop();
     drain(crowd, player, clock)?;
-    Ok(Span { nanos: clock.now() - begun, generator: own_cpu().saturating_sub(cpu) })
+    Ok(Span { nanos: clock.now() - begun, generator: own_cpu().saturating_sub(cpu + idle) })
 }
 
 pub fn drain(crowd: &mut Crowd, player: &mut impl Player, clock: &Clock) -> io::Result<()> {
@@ -79,7 +83,7 @@ pub fn drain(crowd: &mut Crowd, player: &mut impl Player, clock: &Clock) -> io::
 fn wait(left: Nanos, waiting: Waiting) -> Duration {
     match waiting {
         Waiting::Sleeps => Duration::from_nanos(left),
-        Waiting::Spins => Duration::from_nanos(left.saturating_sub(SPIN)),
+        Waiting::Spins => Duration::ZERO,
     }
 }
 
@@ -94,9 +98,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_stretch_is_not_slept() {
-        assert_eq!(wait(SPIN, Waiting::Spins), Duration::ZERO);
-        assert_eq!(wait(SPIN + 5, Waiting::Spins), Duration::from_nanos(5));
-        assert_eq!(wait(SPIN, Waiting::Sleeps), Duration::from_nanos(SPIN));
+    fn a_generator_with_a_core_of_its_own_never_sleeps() {
+        assert_eq!(wait(5_000_000, Waiting::Spins), Duration::ZERO);
+        assert_eq!(wait(5_000_000, Waiting::Sleeps), Duration::from_millis(5));
     }
 }
