@@ -77,7 +77,8 @@ fn bar_chart(folder: &Path, file: &str, title: &str, bars: &[(&str, f64)]) -> io
         .configure_mesh()
         .disable_y_mesh()
         .max_light_lines(0)
-        .y_labels(bars.len())
+        // One more than there are, or the library looks for ever larger steps between the labels of a single bar.
+        .y_labels(bars.len() + 1)
         .y_label_formatter(&name)
         .x_label_formatter(&|value| short(*value))
         .draw()
