@@ -84,7 +84,7 @@ pub const WORKLOADS: &[Workload] = &[
     Workload::new("idle-documents", "memory of 18,000 connections to 500 documents", ALONE).once(),
     Workload::new("idle-native", "memory of 18,000 native connections in 500 rooms", ALONE).once(),
     Workload::new("mixed", "all dialects at once, at modest rates", ALONE),
-    Workload::new("agents", "5,000 runs a second of 50 pages, a backend's first event", ALONE),
+    Workload::new("agents", "2,000 runs a second of 50 pages, a backend's first event", ALONE),
     Workload::new("cores-ping", "pings at a quarter of the saturating rate, on one reactor and on two", BOTH),
     Workload::new("cores-rooms", "200 rooms of 5 members, 4,000 signals a second, likewise", BOTH),
     Workload::new("disk", "fdatasync of one block", &[FLOOR]),
@@ -217,7 +217,7 @@ impl Fleet {
                         server.create_documents(50)?;
                         mixed::run(&server, &subject, plan)
                     }
-                    "agents" => agents::run(&server, &subject, 50, 5_000.0, plan),
+                    "agents" => agents::run(&server, &subject, 50, 2_000.0, plan),
                     _ => run(&subject, workload, COMMITCAST, plan, known),
                 }
             }

@@ -1,5 +1,6 @@
 //! `cargo bench --bench macro`: every server in turn, round after round, and the table of targets.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -116,6 +117,9 @@ fn run(root: &Path, commitcast: &Path, arguments: &Arguments) -> io::Result<Exit
         "{met} met, {unmet} NOT MET, {unmeasured} not measured; {seconds} s; every round as JSON: {}",
         log.path.display()
     );
+    for (server, why) in absent(&book) {
+        println!("{server} {why}");
+    }
     let doubtful = book.figures.iter().filter(|figures| figures.warning.is_some()).count();
     if doubtful > 0 {
         let all = book.figures.len();
@@ -227,13 +231,21 @@ fn rounds(fleet: &mut Fleet, cells: &[Cell], arguments: &Arguments, log: &mut Lo
                     book.figures.push(figures);
                 }
                 Err(why) => {
-                    println!("{:<14} {server:<17} {why}", workload.name);
+                    if round == 0 {
+                        println!("{:<14} {server:<17} {why}", workload.name);
+                    }
                     book.missing.insert((workload.name.to_owned(), (*server).to_owned()), why);
                 }
             }
         }
     }
     Ok(book)
+}
+
+/// Each server that did none of its work, once, and why.
+fn absent(book: &Book) -> BTreeMap<&str, &str> {
+    let missing = book.missing.iter().map(|((_, server), why)| (server.as_str(), why.as_str()));
+    missing.filter(|(server, _)| book.figures.iter().all(|figures| figures.server != *server)).collect()
 }
 
 /// Every measurement as a line of JSON.
