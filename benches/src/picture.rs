@@ -76,9 +76,10 @@ fn bar_chart(folder: &Path, file: &str, title: &str, bars: &[(&str, f64)]) -> io
     chart
         .configure_mesh()
         .disable_y_mesh()
-        .max_light_lines(0)
-        // One more than there are, or the library looks for ever larger steps between the labels of a single bar.
-        .y_labels(bars.len() + 1)
+        // None are wanted, but asked for none the library looks for ever larger steps between them (0.3.7).
+        .max_light_lines(1)
+        .light_line_style(TRANSPARENT)
+        .y_labels(bars.len())
         .y_label_formatter(&name)
         .x_label_formatter(&|value| short(*value))
         .draw()
