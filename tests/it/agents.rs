@@ -734,7 +734,7 @@ fn y11_y12_a_connection_prints_nothing_and_no_log_holds_a_token() {
     let (reading, writing) = std::io::pipe().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_commitcast"));
     command
-        .args(["--listen", "127.0.0.1:0", "--log-level", "info,commitcast::reactor=debug"])
+        .args(["--listen", "127.0.0.1:0", "--log-level", "info,commitcast::reactor::outgoing=debug"])
         .arg("--config")
         .arg(&config);
     command.arg("--data").arg(data.path().join("store")).stdin(Stdio::null());
@@ -777,7 +777,8 @@ fn y11_y12_a_connection_prints_nothing_and_no_log_holds_a_token() {
     }
     // The log's own lines, one for a coming and one for a going, and none of them at `info`; the original printed besides.
     for line in rest.lines() {
-        let level = [" INFO  commitcast", " DEBUG commitcast::reactor"].iter().position(|level| line.contains(level));
+        let level =
+            [" INFO  commitcast", " DEBUG commitcast::reactor::outgoing"].iter().position(|level| line.contains(level));
         let level = level.unwrap_or_else(|| panic!("a print: {line}"));
         assert_eq!(level == 1, line.contains(": accepted ") || line.contains(": closed "), "{line}");
         assert!(!line.contains(S), "whose session it is, is nobody's business: {line}");
