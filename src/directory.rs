@@ -37,8 +37,9 @@ pub struct Stand {
     /// None for a room without an event.
     pub epoch: Option<Epoch>,
     pub head: Seq,
-    /// Events up to and including this one were trimmed. It may lag: whoever starts below the true one is given a reset
-    /// instead of events, as whoever was trimmed away while it was slow.
+    /// Events up to and including this one were trimmed. It lags for as long as a trim is on its way from the store to
+    /// here: whoever starts below the true one then is given a reset instead of events, as whoever was trimmed away while
+    /// it was slow.
     pub floor: Seq,
     /// Of its state, when it has one.
     pub rev: Option<u64>,
@@ -119,8 +120,8 @@ impl Directory {
         rooms.map(|room| entries.audience(room)).collect()
     }
 
-    /// To be called by a writer after each commit, before anybody is told of it: `changed` rooms no longer stand where they
-    /// stood. Returns the audiences of `moved` in their order.
+    /// To be called by a writer after each commit, before anybody is told of it, also of one that trimmed rooms: `changed`
+    /// rooms no longer stand where they stood. Returns the audiences of `moved` in their order.
     pub fn committed<'a>(
         &self,
         moved: impl Iterator<Item = &'a RoomName>,

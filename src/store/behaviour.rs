@@ -374,7 +374,10 @@ fn retention_trims_from_the_front(store: &mut dyn Store, snapshots: &mut dyn Sna
         keep("bo*", Some(8), span),
         keep("gone", Some(0), None),
     ];
-    store.tidy(Wall(12), &Retention { rules }).unwrap();
+    let mut trimmed = Vec::new();
+    store.tidy(Wall(12), &Retention { rules }, &mut trimmed).unwrap();
+    trimmed.sort();
+    assert_eq!(trimmed, ["both", "count", "gone", "span"].map(RoomName::new));
     for (room, floor) in [("count", 7), ("span", 7), ("both", 7), ("free", 0), ("gone", 10)] {
         read(snapshots, |rows| {
             let row = rows.room(room).unwrap().unwrap();
@@ -392,7 +395,7 @@ fn retention_is_looked_at_now_and_then(store: &mut dyn Store, snapshots: &mut dy
     let retention = Retention { rules: vec![keep("*", Some(1), None)] };
     let mut floor_after = |at: i64| {
         write(store, at, |tx| append(tx, "r", "x"));
-        store.tidy(Wall(at), &retention).unwrap();
+        store.tidy(Wall(at), &retention, &mut Vec::new()).unwrap();
         read(snapshots, |rows| rows.room("r").unwrap().unwrap().floor.0)
     };
     assert_eq!([floor_after(0), floor_after(1), floor_after(2)], [0, 0, 0]);
@@ -410,7 +413,7 @@ fn a_room_has_its_newest_state(store: &mut dyn Store, snapshots: &mut dyn Snapsh
         });
         assert_eq!(read(snapshots, |rows| rows.state("r").unwrap()), Some(state(rev, body)));
     }
-    store.tidy(Wall(2), &Retention { rules: vec![keep("*", Some(0), None)] }).unwrap();
+    store.tidy(Wall(2), &Retention { rules: vec![keep("*", Some(0), None)] }, &mut Vec::new()).unwrap();
     read(snapshots, |rows| {
         assert_eq!(bodies(rows, "r"), []);
         assert_eq!(rows.state("r").unwrap(), Some(state(1 << 40, "{}")), "is there for the trimmed log");
@@ -560,7 +563,7 @@ fn the_oldest_marks_go_first(store: &mut dyn Store, snapshots: &mut dyn Snapshot
         tx.put_record(&mark(0, 1_000_000)).unwrap();
     });
     for at in 1..9 {
-        store.tidy(Wall(at * TRIM_EVERY.as_micros() as i64), &Retention::default()).unwrap();
+        store.tidy(Wall(at * TRIM_EVERY.as_micros() as i64), &Retention::default(), &mut Vec::new()).unwrap();
     }
     read(snapshots, |rows| {
         let marks = ids(rows.records(Shelf::Mark, None, None, 0, usize::MAX).unwrap());
@@ -677,16 +680,16 @@ fn a_finished_task_stays_finished(store: &mut dyn Store, snapshots: &mut dyn Sna
         assert_eq!(tx.task(id).unwrap(), Some(done.clone()));
         assert_eq!(numbers(tx.ready_tasks(every_kind(), Wall(i64::MAX), 9).unwrap()), [open.0]);
     });
-    store.tidy(Wall(span + 2), &Retention::default()).unwrap();
+    store.tidy(Wall(span + 2), &Retention::default(), &mut Vec::new()).unwrap();
     assert_eq!(read(snapshots, |rows| rows.task(id).unwrap()), Some(done), "for a day since the first time");
     let later = span + 2 + TRIM_EVERY.as_micros() as i64;
-    store.tidy(Wall(later), &Retention::default()).unwrap();
+    store.tidy(Wall(later), &Retention::default(), &mut Vec::new()).unwrap();
     read(snapshots, |rows| {
         assert_eq!(rows.task(id).unwrap(), None);
         assert_eq!(numbers(rows.ready_tasks(every_kind(), Wall(1), 9).unwrap()), [open.0], "for ever");
     });
     write(store, 2 * span, |tx| tx.finish_task(open).unwrap());
-    store.tidy(Wall(4 * span), &Retention::default()).unwrap();
+    store.tidy(Wall(4 * span), &Retention::default(), &mut Vec::new()).unwrap();
     assert!(write(store, 5, |tx| task(tx, TaskKind::Chat, "")) > open, "an id does not come again");
 }
 

@@ -179,13 +179,13 @@ impl Store for MemoryStore {
         self.open = None;
     }
 
-    fn tidy(&mut self, now: Wall, retention: &Retention) -> Result<(), RowsError> {
+    fn tidy(&mut self, now: Wall, retention: &Retention, trimmed: &mut Vec<RoomName>) -> Result<(), RowsError> {
         assert!(self.open.is_none(), "tidy() inside a transaction");
         let mut disk = self.disk.disk();
         disk.usable(self.run)?;
         if due(self.trimmed_at, now, TRIM_EVERY) {
             self.trimmed_at = Some(now);
-            Arc::make_mut(&mut disk.tables).trim(now, retention);
+            Arc::make_mut(&mut disk.tables).trim(now, retention, trimmed);
         }
         Ok(())
     }
@@ -329,10 +329,13 @@ struct Operation {
 }
 
 impl Tables {
-    fn trim(&mut self, now: Wall, retention: &Retention) {
+    fn trim(&mut self, now: Wall, retention: &Retention, trimmed: &mut Vec<RoomName>) {
         for (name, room) in &mut self.rooms {
-            if let Some(keep) = retention.rule(name.as_str()) {
-                room.trim(now, keep);
+            let Some(keep) = retention.rule(name.as_str()) else { continue };
+            let floor = room.row.floor;
+            room.trim(now, keep);
+            if room.row.floor != floor {
+                trimmed.push(name.clone());
             }
         }
         let (cutoff, rooms) = (before(now, OPERATION_SPAN), &self.rooms);
@@ -834,7 +837,7 @@ mod tests {
             append(store.rows(), "r", "x");
             assert!(matches!(store.commit(), Err(CommitError::Unknown(_))));
             assert!(matches!(store.begin(Wall(2)), Err(RowsError::Broken(_))));
-            assert!(matches!(store.tidy(Wall(2), &Retention::default()), Err(RowsError::Broken(_))));
+            assert!(matches!(store.tidy(Wall(2), &Retention::default(), &mut Vec::new()), Err(RowsError::Broken(_))));
             assert_eq!(read(&mut snapshots, |rows| rows.room("r").unwrap()), None, "invisible until then");
             faults.recover();
             assert_eq!(store.log("r").len(), usize::from(stored));
@@ -902,7 +905,7 @@ mod tests {
         let day = OPERATION_SPAN.as_micros() as i64;
         write(&mut store, 1, |tx| operation(tx, "r", "old"));
         let count = |store: &mut MemoryStore, now: i64| {
-            store.tidy(Wall(now), &Retention::default()).unwrap();
+            store.tidy(Wall(now), &Retention::default(), &mut Vec::new()).unwrap();
             store.disk.disk().tables.operations.len()
         };
         assert_eq!(count(&mut store, 2 * day), 1, "among the newest");

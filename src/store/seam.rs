@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::clock::Wall;
+use crate::ids::RoomName;
 use crate::model::{Rows, RowsError, Transaction};
 
 /// The one writer of a shard.
@@ -22,8 +23,9 @@ pub trait Store: Send {
     /// Forgets the open transaction; without one, does nothing.
     fn rollback(&mut self);
 
-    /// Housekeeping between batches: checkpoints, retention. Bounded work a call.
-    fn tidy(&mut self, now: Wall, retention: &Retention) -> Result<(), RowsError>;
+    /// Housekeeping between batches: checkpoints, retention. Bounded work a call. Rooms whose log begins later than before
+    /// are added to `trimmed`, also when something else fails.
+    fn tidy(&mut self, now: Wall, retention: &Retention, trimmed: &mut Vec<RoomName>) -> Result<(), RowsError>;
 }
 
 /// One reader: a connection of its own, short snapshots.

@@ -496,7 +496,13 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
             return;
         }
         let retention = self.wiring.retention.load();
-        match self.store.tidy(self.wiring.clock.wall(), &retention) {
+        let mut trimmed = Vec::new();
+        let tidied = self.store.tidy(self.wiring.clock.wall(), &retention, &mut trimmed);
+        if !trimmed.is_empty() {
+            // Whoever comes back to an event that is gone must be told so, and not by what was remembered of the room.
+            self.wiring.directory.committed([].into_iter(), trimmed.iter());
+        }
+        match tidied {
             Ok(()) | Err(RowsError::Busy | RowsError::Full) => {}
             Err(RowsError::Broken(why)) => {
                 log::error!("the store failed while tidying: {why}; nothing more is written");

@@ -65,8 +65,8 @@ impl Store for Stirred {
         self.store.rollback();
     }
 
-    fn tidy(&mut self, now: Wall, retention: &Retention) -> Result<(), RowsError> {
-        self.store.tidy(now, retention)
+    fn tidy(&mut self, now: Wall, retention: &Retention, trimmed: &mut Vec<RoomName>) -> Result<(), RowsError> {
+        self.store.tidy(now, retention, trimmed)
     }
 }
 

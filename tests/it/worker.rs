@@ -8,7 +8,7 @@ use commitcast::backlog::Backlog;
 use commitcast::clock::{Clock, Mono, Wall};
 use commitcast::dialect::{self, Asker, Change, Env, Name, Reply, Write, documents};
 use commitcast::directory::Directory;
-use commitcast::ids::{ConnId, OpId};
+use commitcast::ids::{ConnId, OpId, RoomName};
 use commitcast::mailbox::{self, Inbox, Mailbox};
 use commitcast::model::{RowsError, Transaction};
 use commitcast::store::memory::{Faults, MemoryStore, Outcome};
@@ -219,7 +219,7 @@ impl Store for Rotten {
 
     fn rollback(&mut self) {}
 
-    fn tidy(&mut self, _now: Wall, _retention: &Retention) -> Result<(), RowsError> {
+    fn tidy(&mut self, _now: Wall, _retention: &Retention, _trimmed: &mut Vec<RoomName>) -> Result<(), RowsError> {
         Err(RowsError::Broken("rotten".into()))
     }
 }

@@ -9,23 +9,31 @@ use super::columns::{SEQ_MAX, place, text};
 use super::tables::Tables;
 use super::writer::SqliteStore;
 use crate::clock::Wall;
+use crate::ids::RoomName;
 use crate::limits;
 use crate::limits::{MARKS_MAX, TASK_SPAN, TRIM_MARKS, TRIM_TASKS};
 use crate::model::RowsError;
 use crate::store::seam::{CommitError, Keep, Retention, Store as _};
 
 impl SqliteStore {
-    pub(super) fn trim(&mut self, now: Wall, retention: &Retention) -> Result<(), RowsError> {
+    /// Rooms whose floor rose are added to `trimmed`.
+    pub(super) fn trim(
+        &mut self,
+        now: Wall,
+        retention: &Retention,
+        trimmed: &mut Vec<RoomName>,
+    ) -> Result<(), RowsError> {
         let planned = self.plan(now, retention);
         let plan = self.tables.check(planned)?;
         if plan.is_empty() {
             return Ok(());
         }
-        let trimmed = self.carry_out(now, &plan);
-        if trimmed.is_err() {
-            self.trim.grown.extend(plan.floors.iter().map(|floor| floor.room));
+        let carried_out = self.carry_out(now, &plan);
+        match carried_out {
+            Ok(()) => trimmed.extend(plan.floors.into_iter().map(|floor| floor.name)),
+            Err(_) => self.trim.grown.extend(plan.floors.iter().map(|floor| floor.room)),
         }
-        trimmed
+        carried_out
     }
 
     fn carry_out(&mut self, now: Wall, plan: &Plan) -> Result<(), RowsError> {
@@ -145,7 +153,7 @@ impl SqliteStore {
             let floor = wanted.min(room.floor + budget);
             budget -= floor - room.floor;
             if floor > room.floor {
-                plan.floors.push(Floor { room: room.id, from: room.floor, to: floor });
+                plan.floors.push(Floor { room: room.id, name: RoomName::new(&room.name), from: room.floor, to: floor });
             }
             // Out of budget: this room may have more to give, and the next call asks it first.
             if budget == 0 {
@@ -247,6 +255,7 @@ impl Rotation {
 #[derive(Debug)]
 struct Floor {
     room: i64,
+    name: RoomName,
     from: u64,
     to: u64,
 }

@@ -334,7 +334,7 @@ fn finished_tasks_are_trimmed_a_page_a_call_and_open_ones_are_passed_by() {
     });
     let late = Wall(2 * TASK_SPAN.as_micros() as i64);
     let mut left = || {
-        opened.store.tidy(late, &Retention::default()).unwrap();
+        opened.store.tidy(late, &Retention::default(), &mut Vec::new()).unwrap();
         let sql = "SELECT count(*) FROM task";
         let count: i64 = opened.store.tables.conn.query_row(sql, [], |row| row.get(0)).unwrap();
         count as usize - (TRIM_TASKS + 5)
@@ -446,9 +446,9 @@ fn a_full_disk_refuses_with_certainty_and_releases_the_ballast() {
     limit(&opened.store, 1_000_000);
     assert_eq!(write(&mut opened.store, 3, |tx| append(tx, "r", "y")), Seq(2));
     let retention = Retention::default();
-    opened.store.tidy(Wall(4), &retention).unwrap();
+    opened.store.tidy(Wall(4), &retention, &mut Vec::new()).unwrap();
     assert!(!ballast.exists(), "taken again at once");
-    opened.store.tidy(Wall(4 + 31_000_000), &retention).unwrap();
+    opened.store.tidy(Wall(4 + 31_000_000), &retention, &mut Vec::new()).unwrap();
     assert_eq!(fs::metadata(&ballast).unwrap().len(), limits::BALLAST_BYTES);
 }
 
@@ -469,7 +469,7 @@ fn an_io_error_at_the_commit_is_unknown_and_the_last_thing_that_happens() {
     let outcome = opened.store.commit();
     assert!(matches!(outcome, Err(CommitError::Unknown(_))), "{outcome:?}");
     assert!(matches!(opened.store.begin(Wall(3)), Err(RowsError::Broken(_))));
-    assert!(matches!(opened.store.tidy(Wall(3), &Retention::default()), Err(RowsError::Broken(_))));
+    assert!(matches!(opened.store.tidy(Wall(3), &Retention::default(), &mut Vec::new()), Err(RowsError::Broken(_))));
 }
 
 #[test]
@@ -505,7 +505,7 @@ fn checkpoints_keep_the_log_short_and_a_standing_reader_loses_nothing() {
     let fill = |store: &mut SqliteStore| {
         for at in 0..48 {
             write(store, at, |tx| append(tx, "r", &body));
-            store.tidy(Wall(at), &Retention::default()).unwrap();
+            store.tidy(Wall(at), &Retention::default(), &mut Vec::new()).unwrap();
         }
     };
     fill(&mut opened.store);
@@ -553,7 +553,7 @@ fn readers_that_are_always_busy_do_not_let_the_log_grow_as_long_as_they_are() {
         let mut longest = 0;
         for at in 1..=192 {
             write(&mut opened.store, at, |tx| append(tx, "r", &body));
-            opened.store.tidy(Wall(at), &Retention::default()).unwrap();
+            opened.store.tidy(Wall(at), &Retention::default(), &mut Vec::new()).unwrap();
             longest = longest.max(fs::metadata(&wal).unwrap().len());
         }
         done.store(true, std::sync::atomic::Ordering::SeqCst);
@@ -575,7 +575,7 @@ fn trimming_is_bounded_a_call_and_goes_on_without_waiting() {
     let keep = Keep { pattern: "*".into(), events: Some(10), span: None };
     let retention = Retention { rules: vec![keep] };
     let floor = |opened: &mut Opened| {
-        opened.store.tidy(Wall(2), &retention).unwrap();
+        opened.store.tidy(Wall(2), &retention, &mut Vec::new()).unwrap();
         opened.store.tables.room("r").unwrap().unwrap().floor
     };
     assert_eq!(floor(&mut opened), Seq(limits::TRIM_EVENTS));
@@ -588,7 +588,7 @@ fn an_operation_goes_when_it_is_old_and_many_came_after_it() {
     let day = limits::OPERATION_SPAN.as_micros() as i64;
     write(&mut opened.store, 1, |tx| operation(tx, "r", "old"));
     let count = |store: &mut SqliteStore, now: i64| {
-        store.tidy(Wall(now), &Retention::default()).unwrap();
+        store.tidy(Wall(now), &Retention::default(), &mut Vec::new()).unwrap();
         store.tables.conn.query_row("SELECT count(*) FROM operation", [], |row| row.get::<_, i64>(0)).unwrap()
     };
     assert_eq!(count(&mut opened.store, 2 * day), 1, "among the newest");
@@ -803,7 +803,7 @@ proptest! {
                 let told: Vec<String> = steps.iter().map(|step| take(store.rows(), step)).collect();
                 seen.push(format!("{told:?}\n{}", all(store.rows())));
                 if matches!(end, End::Rollback) { store.rollback() } else { store.commit().unwrap() }
-                store.tidy(at, &retention).unwrap();
+                store.tidy(at, &retention, &mut Vec::new()).unwrap();
             }
             if matches!(end, End::Restart) {
                 drop(readers);

@@ -6,6 +6,7 @@ use super::ballast::Ballast;
 use super::retention::{Trim, due};
 use super::tables::Tables;
 use crate::clock::Wall;
+use crate::ids::RoomName;
 use crate::limits;
 use crate::model::{RowsError, Transaction};
 use crate::store::seam::{CommitError, Retention, Store};
@@ -101,7 +102,7 @@ impl Store for SqliteStore {
         }
     }
 
-    fn tidy(&mut self, now: Wall, retention: &Retention) -> Result<(), RowsError> {
+    fn tidy(&mut self, now: Wall, retention: &Retention, trimmed: &mut Vec<RoomName>) -> Result<(), RowsError> {
         assert!(!self.open, "tidy() inside a transaction");
         self.tables.usable()?;
         let checkpointed = self.checkpoint();
@@ -109,14 +110,14 @@ impl Store for SqliteStore {
             return checkpointed;
         }
         self.trim.at = Some(now);
-        let trimmed = self.trim(now, retention);
+        let removed = self.trim(now, retention, trimmed);
         if !self.ballast.held && due(self.ballast.looked_at, now, limits::BALLAST_RETRY) {
             // Not at the first look: that one follows the release.
             if self.ballast.looked_at.replace(now).is_some() {
                 self.ballast.hold();
             }
         }
-        checkpointed.and(trimmed)
+        checkpointed.and(removed)
     }
 }
 
