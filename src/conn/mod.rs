@@ -650,6 +650,16 @@ impl Connection {
         [nearest, stall].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
+    /// When its deadlines are to be looked at: at the nearest, or where a nearer one may be by then. Nobody settles for a
+    /// pong ([`Connection::is_quiet`]), and after it the next ping is due, with pings more frequent than a pong may take
+    /// before everything that was due when it was asked for.
+    pub fn look_again(&self, now: (Mono, Wall), limits: &Limits) -> Option<Mono> {
+        let (at, _) = self.lapse(now, limits)?;
+        let Phase::Open(open) = &self.phase else { return Some(at) };
+        let next = self.pinged.get().map(|pinged| pinged.after(open.patience(limits).0));
+        Some(next.filter(|next| *next > now.0).map_or(at, |next| at.min(next)))
+    }
+
     /// The heartbeat that is due now.
     pub fn beat(&mut self, now: (Mono, Wall)) -> Option<Bytes> {
         let Phase::Open(open) = &mut self.phase else { return None };

@@ -64,6 +64,16 @@ fn each_phase_has_its_own_deadline() {
 }
 
 #[test]
+fn after_a_pong_the_next_ping_is_not_late() {
+    let limits = Limits { ping: Duration::from_secs(1), ..Limits::default() };
+    let mut conn = open(false);
+    conn.pinged(NOW.0);
+    let at = |conn: &Connection, now| conn.look_again(now, &limits).map(|at| at.since(NOW.0));
+    assert_eq!(at(&conn, NOW), Some(limits.ping), "it may have been answered by then");
+    assert_eq!(at(&conn, later(limits.ping)), Some(limits.pong), "it was not");
+}
+
+#[test]
 fn a_credential_ends_with_the_wall_clock_whatever_the_monotonic_one_says() {
     let expires = NOW.1.unix_seconds() + 3600;
     let mut conn = Connection::new(NOW.0);

@@ -58,7 +58,7 @@ impl<P: Poller> Reactor<P> {
         if entry.unread && entry.conn.accepts(&self.live.limits) {
             self.carry.push(id);
         }
-        if let Some((at, _)) = entry.conn.lapse(self.now, &self.live.limits) {
+        if let Some(at) = entry.conn.look_again(self.now, &self.live.limits) {
             let tick = self.deadlines.tick_of(at);
             if entry.armed == 0 || tick < entry.armed {
                 entry.armed = tick;

@@ -740,3 +740,16 @@ fn row_66_a_peer_that_answers_no_ping_is_gone() {
     }
     there.assert_silent_and_alive("it answered every ping");
 }
+
+/// The pong itself is nothing that a turn settles: the next ping must come all the same, before the pong would have been
+/// late. A proxy ends what is silent for longer than it expects pings.
+#[test]
+fn row_85_pings_come_as_often_as_they_are_set_to() {
+    let house = house("[limits]\nping = \"300ms\"\npong = \"60s\"\n");
+    let mut wire = house.join("d/p", "");
+    for count in 1..=4 {
+        let ping = wire.frame();
+        assert_eq!(ping.first, PING, "ping {count}: {ping:?}");
+        wire.send(frame(PONG, &ping.payload));
+    }
+}
