@@ -55,7 +55,7 @@ class Scene:
         await asyncio.to_thread(self.server.start)
         self.port = self.server.port
         if self.nginx_program:
-            self.nginx = await Nginx().start(self.nginx_program, self.server.port)
+            self.nginx = await asyncio.to_thread(Nginx.begin, self.server.port)
             self.port = self.nginx.port
         self.prompt = (await asyncio.to_thread(self.server.get, f"/api/prompts/{PROMPT}"))[2]["id"]
         self.backend = await Backend(self.server.port, KEY).connect()

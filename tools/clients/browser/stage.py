@@ -1,25 +1,19 @@
-"""What runs beside the server: pages of other origins, nginx by README.md's recipe, Chromium and its tabs."""
+"""What runs beside the server: pages of other origins, nginx by our recipe, Chromium and its tabs."""
 
 import asyncio
-import atexit
 import itertools
 import json
-import os
 import re
-import shutil
-import signal
-import socket
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "py"))
-import harness  # noqa: E402
-from harness import equal, expect, free_port  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "proxies"))
+from harness import Child, equal, expect  # noqa: E402
+from ways import Nginx  # noqa: E402, F401
 
 UNTIL_SECONDS = 8
 PAGES = Path(__file__).resolve().parent / "pages"
@@ -55,39 +49,6 @@ def serve_page():
     return f"http://localhost:{server.server_port}"
 
 
-class Child:
-    """A helper process with a process group and a directory of its own, both gone at the end whatever happens."""
-
-    def __init__(self):
-        self.dir = Path(tempfile.mkdtemp(prefix=f"commitcast-{type(self).__name__.lower()}-"))
-        self.log = self.dir / "log"
-        self.process = None
-        atexit.register(self.end)
-
-    def spawn(self, command):
-        environment = os.environ | {"TMPDIR": str(self.dir)}
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                cwd=self.dir,
-                env=environment,
-            )
-
-    def end(self):
-        if self.process is not None:
-            try:
-                os.killpg(self.process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            self.process.wait()
-            self.process = None
-        shutil.rmtree(self.dir, ignore_errors=True)
-
-
 async def until(what, child, ready):
     """Polls `ready` for what announces itself nowhere that we could wait on."""
     for _ in range(400):
@@ -97,39 +58,6 @@ async def until(what, child, ready):
             break
         await asyncio.sleep(0.05)
     raise RuntimeError(f"{what} did not start:\n{child.log.read_text(errors='replace')[-2000:]}")
-
-
-def accepts(port):
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-class Nginx(Child):
-    """nginx with README.md's recipe, but for the ports and the log."""
-
-    async def start(self, program, upstream):
-        recipe = re.search(r"```nginx\n(.*?)```", (harness.ROOT / "README.md").read_text(), re.S)
-        expect(recipe, "README.md has no nginx recipe")
-        self.port = free_port()
-        recipe = recipe[1]
-        for there, here in (
-            ("server 127.0.0.1:8080;", f"server 127.0.0.1:{upstream};"),
-            ("listen 80;", f"listen 127.0.0.1:{self.port};"),
-            ("/var/log/nginx/commitcast.log", str(self.dir / "access.log")),
-        ):
-            equal(recipe.count(there), 1, f"{there!r} in README.md's nginx recipe")
-            recipe = recipe.replace(there, here)
-        temporary = "".join(
-            f"{kind}_temp_path {self.dir}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        )
-        (self.dir / "nginx.conf").write_text(
-            f"daemon off; worker_processes 1; pid {self.dir}/pid; error_log stderr;\n"
-            f"{'user root;' if os.geteuid() == 0 else ''}\n"
-            f"events {{ worker_connections 256; }}\nhttp {{\n{temporary}{recipe}}}\n"
-        )
-        self.spawn([program, "-p", str(self.dir), "-c", str(self.dir / "nginx.conf"), "-e", "stderr"])
-        await until("nginx", self, lambda: accepts(self.port))
-        return self
 
 
 class Chromium(Child):

@@ -12,6 +12,7 @@ import hmac
 import inspect
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -131,6 +132,39 @@ class Server:
         """Resident bytes."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+class Child:
+    """A helper process with a process group and a directory of its own, both gone at the end whatever happens."""
+
+    def __init__(self):
+        self.dir = Path(tempfile.mkdtemp(prefix=f"commitcast-{type(self).__name__.lower()}-"))
+        self.log = self.dir / "log"
+        self.process = None
+        atexit.register(self.end)
+
+    def spawn(self, command):
+        environment = os.environ | {"TMPDIR": str(self.dir)}
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd=self.dir,
+                env=environment,
+            )
+
+    def end(self):
+        if self.process is not None:
+            try:
+                os.killpg(self.process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            self.process.wait()
+            self.process = None
+        shutil.rmtree(self.dir, ignore_errors=True)
 
 
 class NoRedirect(urllib.request.HTTPRedirectHandler):
