@@ -43,6 +43,8 @@ pub mod ids;
 
 pub mod clock;
 
+pub mod mutant;
+
 pub mod meter;
 
 pub mod backlog;

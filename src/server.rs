@@ -29,6 +29,7 @@ use crate::limits::{
 use crate::listener::{self, Listener};
 use crate::mailbox::{self, Mailbox};
 use crate::metrics::Metrics;
+use crate::mutant::Canary;
 use crate::presence::Presence;
 use crate::reactor::poller::MioPoller;
 use crate::reactor::{self, Control, Inbound, Reactor};
@@ -105,6 +106,7 @@ impl Server {
             agents: settings.agents.clone(),
             directory: directory.clone(),
             attached: Arc::default(),
+            canary: Canary::default(),
         });
         let sqlite::Opened { mut store, readers: factory, .. } = sqlite::open(&settings.store.path, durability)?;
 

@@ -42,6 +42,7 @@ use crate::directory::{Directory, Stand};
 use crate::http::{Head, Method, Reason, Reject, Response};
 use crate::ids::{ConnId, OpId, RoomName, Seq};
 use crate::model::{Attached, Event, Rows, RowsError, Task, Tasks, Transaction};
+use crate::mutant::Canary;
 use crate::ws;
 
 /// The vocabularies. The discriminant indexes [`Frames`].
@@ -87,6 +88,8 @@ pub struct Env {
     pub directory: Arc<Directory>,
     /// Which kinds of task somebody takes now.
     pub attached: Arc<Attached>,
+    /// What is wrong with this server on purpose: nothing, outside of tests.
+    pub canary: Canary,
 }
 
 /// One event or signal, framed once for each dialect that shows it; empty where a dialect does not.
@@ -785,7 +788,7 @@ pub fn apply(write: &Write, asker: &Asker, rows: &mut dyn Transaction, env: &Env
         Change::Native(change) => native::apply(change, write, asker, rows, env),
         Change::Backend(change) => backend::apply(change, write, asker, rows, env),
         Change::Due => {
-            agents::due(rows)?;
+            agents::due(rows, env.canary)?;
             Ok(Applied::only(Reply::Silence))
         }
         // The store's own (store/worker.rs).

@@ -20,6 +20,7 @@ use crate::dialect::{Name, Signal};
 use crate::http::Window;
 use crate::ids::ConnId;
 use crate::limits::{WRITE_BUDGET_BYTES, WRITE_SLICES_MAX};
+use crate::mutant::Mutant;
 use crate::room::{Look, MemberKey, RoomKey};
 use crate::store::{Committed, Question};
 
@@ -114,9 +115,13 @@ impl<P: Poller> Reactor<P> {
     }
 
     fn flush_room(&mut self, key: RoomKey) {
+        let canary = self.wiring.env.canary;
         let Some(room) = self.hub.room_mut(key) else { return };
         let Some((from, fresh)) = room.fresh() else { return };
-        let fresh: Vec<&Committed> = fresh.collect();
+        let mut fresh: Vec<&Committed> = fresh.collect();
+        if canary.is(Mutant::EventsSwapped) {
+            fresh.reverse();
+        }
         let origins: Vec<ConnId> = fresh.iter().filter_map(|event| event.origin()).collect();
         let mut runs: Vec<Run> = Name::ALL
             .into_iter()
@@ -134,6 +139,9 @@ impl<P: Poller> Reactor<P> {
             };
             let Some(entry) = self.table.reach(member.conn) else { continue };
             if entry.conn.is_blocked() || !entry.conn.is_open() {
+                if canary.is(Mutant::SlowReaderLosesMiddle) {
+                    served.push(Served { member: member_key, events: fresh.len() as u64 });
+                }
                 continue;
             }
             if !entry.conn.outbox.is_empty() {
@@ -356,6 +364,10 @@ impl<P: Poller> Reactor<P> {
             self.hub.caught_up(key);
         }
         if let Some((room, member)) = missing {
+            if self.wiring.env.canary.is(Mutant::GapDelivered) {
+                self.hub.room_mut(room).into_iter().for_each(|room| room.skip(member));
+                return Pulled::More;
+            }
             self.ask_page(id, room, member);
         }
         if written == bytes && bounded { Pulled::More } else { Pulled::Done }

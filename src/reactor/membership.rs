@@ -14,6 +14,7 @@ use crate::dialect::{self, Asker, Change, Denial, Desk, Frames, Intent, Name, Se
 use crate::http::{Reason, Reject};
 use crate::ids::{ConnId, RoomName, Seq};
 use crate::mailbox::Full;
+use crate::mutant::Mutant;
 use crate::room::{MemberKey, RoomKey};
 use crate::store::{Delivery, Job};
 use crate::ws::{self, Close};
@@ -31,6 +32,12 @@ impl<P: Poller> Reactor<P> {
 
     /// Adds a membership that is shown nothing before it is started.
     pub(super) fn join(&mut self, id: ConnId, room: &RoomName, session: &Session) {
+        if !self.wiring.env.canary.is(Mutant::HistoryBeforeRegistering) {
+            self.register(id, room, session);
+        }
+    }
+
+    fn register(&mut self, id: ConnId, room: &RoomName, session: &Session) {
         let (index, bit) = (self.wiring.index, session.dialect().bit());
         let receipt = (self.hub.entered(room) & bit == 0)
             .then(|| self.wiring.directory.enter(room, index, self.hub.entered(room) | bit));
@@ -74,12 +81,23 @@ impl<P: Poller> Reactor<P> {
     /// The answer to a join has come: its members are shown what follows.
     pub(super) fn start_all(&mut self, id: ConnId, starts: &[Start]) {
         for start in starts {
+            self.register_late(id, &start.room);
             let Some((key, member)) = self.membership(id, &start.room) else { continue };
             let Some(room) = self.hub.room_mut(key) else { continue };
             room.start(member, start.after, start.head);
             self.appear(id, key);
         }
         self.owe(id);
+    }
+
+    /// One mutant enters the directory when it is too late.
+    fn register_late(&mut self, id: ConnId, room: &RoomName) {
+        if self.wiring.env.canary.is(Mutant::HistoryBeforeRegistering)
+            && !self.is_member(id, room)
+            && let Some(session) = self.table.peek(id).and_then(|it| it.conn.open()).map(|open| open.session.clone())
+        {
+            self.register(id, room, &session);
+        }
     }
 
     /// A membership for a room's signals: of its log it is shown nothing.
@@ -248,6 +266,9 @@ impl<P: Poller> Reactor<P> {
 
     fn mark(&mut self) {
         for name in std::mem::take(&mut self.to_mark) {
+            if self.wiring.env.canary.is(Mutant::MarksForgotten) {
+                continue;
+            }
             let Some(room) = self.hub.find(&name).and_then(|key| self.hub.room_mut(key)) else { continue };
             room.marked();
             let mut seen: Vec<(Arc<str>, Seq)> = Vec::new();

@@ -14,6 +14,7 @@ use crate::dialect::{self, Intent, Name};
 use crate::http::{Reason, Reject};
 use crate::ids::ConnId;
 use crate::limits::{READ_BUDGET_BYTES, SCRATCH_BYTES};
+use crate::mutant::Mutant;
 use crate::ws::{self, Close};
 
 /// How soon a connection that waits for an answer is told to go again.
@@ -363,7 +364,8 @@ impl<P: Poller> Reactor<P> {
             self.answer_request(id, &dialect::tasks(&[]));
             return;
         }
-        if entry.conn.waits() || matches!(entry.conn.phase(), Phase::Asked(_)) {
+        let is_asking = entry.conn.waits() || matches!(entry.conn.phase(), Phase::Asked(_));
+        if is_asking && !self.wiring.env.canary.is(Mutant::DrainForgets) {
             let again = self.now.0.after(DISMISS_AGAIN);
             let place = self.leaving.partition_point(|(at, _)| *at > again);
             self.leaving.insert(place, (again, id));

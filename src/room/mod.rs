@@ -310,6 +310,14 @@ impl Room {
         }
     }
 
+    /// As one mutant does it: the member goes on with what is in memory.
+    pub fn skip(&mut self, key: MemberKey) {
+        let next = self.recent.front().map_or(self.end.next(), Committed::seq);
+        if let Some(member) = self.members.get_mut(key.0 as usize) {
+            member.next = next;
+        }
+    }
+
     /// Marks the member as waiting for the log. Returns the seq to read after when no page under way will bring it in the
     /// member's words.
     pub fn ask(&mut self, key: MemberKey) -> Option<Seq> {

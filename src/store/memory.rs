@@ -22,6 +22,7 @@ use crate::model::{
     Document, Draft, Event, FileMark, Record, RoomRow, Rows, RowsError, Shelf, State, Task, TaskId, TaskKind, Tasks,
     Transaction,
 };
+use crate::mutant::{Canary, Mutant};
 use bytes::Bytes;
 
 /// How the next commit ends.
@@ -30,6 +31,8 @@ pub enum Outcome {
     Ok,
     Busy,
     Full,
+    /// Certain not to be stored, and nothing is written on this handle any more.
+    Broken,
     /// The caller is told `Unknown`, and the handle latches. What was `stored` is seen by nobody before `recover` or
     /// `reopen`: so does a write-ahead log whose fsync failed.
     LostAnswer {
@@ -52,6 +55,32 @@ impl Faults {
         self.disk().busy_begins = times;
     }
 
+    /// In one of the next transactions the write after `count` others ends with `error`; what was written before is for the
+    /// rollback.
+    pub fn next_write(&self, count: u32, error: RowsError) {
+        self.disk().writes.push_back((count, error));
+    }
+
+    /// The next snapshot that a reader wants to take ends with `error`.
+    pub fn next_snapshot(&self, error: RowsError) {
+        self.disk().snapshots.push_back(error);
+    }
+
+    /// The next housekeeping ends with `error`.
+    pub fn next_tidy(&self, error: RowsError) {
+        self.disk().tidies.push_back(error);
+    }
+
+    /// Makes this disk the part of a mutant that is the store's.
+    pub fn mutate(&self, canary: Canary) {
+        self.disk().canary = canary;
+    }
+
+    /// How often somebody wanted to write on a handle whose last commit had an unknown outcome.
+    pub fn writes_after_unknown(&self) -> usize {
+        self.disk().after_unknown
+    }
+
     /// Ends a latch: the lost transaction, if it was stored, comes to light.
     pub fn recover(&self) {
         let mut disk = self.disk();
@@ -61,12 +90,21 @@ impl Faults {
         }
     }
 
+    /// What was scripted is forgotten.
+    pub fn calm(&self) {
+        let mut disk = self.disk();
+        disk.script.clear();
+        disk.writes.clear();
+        disk.snapshots.clear();
+        disk.tidies.clear();
+        disk.busy_begins = 0;
+    }
+
     /// A new process after a crash of the old one, whose handles are dead from now on. What was scripted is forgotten.
     pub fn reopen(&self, boot: u64) -> MemoryStore {
         self.recover();
+        self.calm();
         let mut disk = self.disk();
-        disk.script.clear();
-        disk.busy_begins = 0;
         disk.run += 1;
         disk.boot = boot;
         Arc::make_mut(&mut disk.tables).forget_sockets();
@@ -80,6 +118,28 @@ impl Faults {
         let disk = self.disk();
         let stored = disk.tables.rooms.get(room).into_iter().flat_map(|room| &room.events);
         stored.map(|stored| stored.seen_by(disk.boot)).collect()
+    }
+
+    /// As [`Faults::log`], what comes after this seq.
+    pub fn log_after(&self, room: &str, seq: u64) -> Vec<Event> {
+        let disk = self.disk();
+        let stored = disk.tables.rooms.get(room).into_iter().flat_map(|room| room.events.iter().rev());
+        let mut events: Vec<Event> =
+            stored.take_while(|stored| stored.event.seq.0 > seq).map(|stored| stored.seen_by(disk.boot)).collect();
+        events.reverse();
+        events
+    }
+
+    /// Is an event of this operation among the committed ones?
+    pub fn holds(&self, room: &str, op: &str) -> bool {
+        let disk = self.disk();
+        let is_it = |stored: &Stored| stored.event.op.as_ref().is_some_and(|known| &*known.0 == op);
+        disk.tables.rooms.get(room).is_some_and(|room| room.events.iter().any(is_it))
+    }
+
+    /// Where the room stands.
+    pub fn room(&self, room: &str) -> Option<RoomRow> {
+        self.disk().tables.rooms.get(room).map(|room| room.row)
     }
 
     /// Every committed room, by name.
@@ -113,7 +173,13 @@ impl MemoryStore {
             latched: false,
             lost: None,
             script: VecDeque::new(),
+            writes: VecDeque::new(),
+            snapshots: VecDeque::new(),
+            tidies: VecDeque::new(),
             busy_begins: 0,
+            after_unknown: 0,
+            canary: Canary::default(),
+            heads: Arc::default(),
         };
         MemoryStore { disk: Faults(Arc::new(Mutex::new(disk))), run: 0, open: None, trimmed_at: None }
     }
@@ -144,7 +210,8 @@ impl Store for MemoryStore {
             disk.busy_begins -= 1;
             return Err(RowsError::Busy);
         }
-        self.open = Some(disk.view(at));
+        let fault = disk.writes.pop_front();
+        self.open = Some(View { fault, ..disk.view(at) });
         Ok(())
     }
 
@@ -167,6 +234,10 @@ impl Store for MemoryStore {
             }
             Outcome::Busy => Err(CommitError::Refused(RowsError::Busy)),
             Outcome::Full => Err(CommitError::Refused(RowsError::Full)),
+            Outcome::Broken => {
+                disk.latched = true;
+                Err(CommitError::Refused(RowsError::Broken("the disk is gone".to_owned())))
+            }
             Outcome::LostAnswer { stored } => {
                 disk.latched = true;
                 disk.lost = stored.then_some(pending);
@@ -183,6 +254,10 @@ impl Store for MemoryStore {
         assert!(self.open.is_none(), "tidy() inside a transaction");
         let mut disk = self.disk.disk();
         disk.usable(self.run)?;
+        if let Some(error) = disk.tidies.pop_front() {
+            disk.latched = matches!(error, RowsError::Broken(_));
+            return Err(error);
+        }
         if due(self.trimmed_at, now, TRIM_EVERY) {
             self.trimmed_at = Some(now);
             Arc::make_mut(&mut disk.tables).trim(now, retention, trimmed);
@@ -201,8 +276,11 @@ pub struct MemorySnapshots {
 impl Snapshots for MemorySnapshots {
     fn begin(&mut self) -> Result<(), RowsError> {
         assert!(self.open.is_none(), "begin() inside a snapshot");
-        let disk = self.disk.disk();
+        let mut disk = self.disk.disk();
         disk.alive(self.run)?;
+        if let Some(error) = disk.snapshots.pop_front() {
+            return Err(error);
+        }
         self.open = Some(disk.view(Wall(0)));
         Ok(())
     }
@@ -232,7 +310,15 @@ struct Disk {
     /// A transaction that is stored and that nobody can see yet.
     lost: Option<Pending>,
     script: VecDeque<Outcome>,
+    /// Transactions to come: after how many writes they end, and how.
+    writes: VecDeque<(u32, RowsError)>,
+    snapshots: VecDeque<RowsError>,
+    tidies: VecDeque<RowsError>,
     busy_begins: u32,
+    after_unknown: usize,
+    canary: Canary,
+    /// Of the mutant that allocates seqs outside of the transaction: the last one of each room.
+    heads: Arc<Mutex<BTreeMap<RoomName, Seq>>>,
 }
 
 impl Disk {
@@ -240,14 +326,27 @@ impl Disk {
         if run == self.run { Ok(()) } else { Err(RowsError::Broken("this process is dead".to_owned())) }
     }
 
-    fn usable(&self, run: u64) -> Result<(), RowsError> {
+    fn usable(&mut self, run: u64) -> Result<(), RowsError> {
         self.alive(run)?;
-        if self.latched { Err(RowsError::Broken("an answer was lost".to_owned())) } else { Ok(()) }
+        if self.latched {
+            self.after_unknown += 1;
+            return Err(RowsError::Broken("an answer was lost".to_owned()));
+        }
+        Ok(())
     }
 
     fn view(&self, at: Wall) -> View {
         let pending = Pending { counters: self.tables.counters, ..Pending::default() };
-        View { base: self.tables.clone(), pending, seed: self.seed, drawn: self.drawn.clone(), boot: self.boot, at }
+        View {
+            base: self.tables.clone(),
+            pending,
+            seed: self.seed,
+            drawn: self.drawn.clone(),
+            boot: self.boot,
+            at,
+            fault: None,
+            outside: self.canary.is(Mutant::SeqOutsideTransaction).then(|| self.heads.clone()),
+        }
     }
 }
 
@@ -430,9 +529,33 @@ struct View {
     drawn: Arc<AtomicU64>,
     boot: u64,
     at: Wall,
+    /// After how many writes this transaction ends, and how.
+    fault: Option<(u32, RowsError)>,
+    outside: Option<Arc<Mutex<BTreeMap<RoomName, Seq>>>>,
 }
 
 impl View {
+    /// To be asked before each write.
+    fn strike(&mut self) -> Result<(), RowsError> {
+        match &mut self.fault {
+            Some((0, error)) => Err(error.clone()),
+            Some((left, _)) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn next_seq(&mut self, room: &RoomName) -> Seq {
+        let next = self.enter_room(room).row.head.next();
+        let Some(heads) = &self.outside else { return next };
+        let mut heads = heads.lock().unwrap_or_else(PoisonError::into_inner);
+        let head = heads.entry(room.clone()).or_default();
+        *head = head.next().max(next);
+        *head
+    }
+
     fn ids(&self, wanted: impl Fn(&Document) -> bool) -> Vec<String> {
         self.documents().filter(|document| wanted(document)).map(|document| document.id.clone()).collect()
     }
@@ -651,9 +774,10 @@ impl Transaction for View {
     }
 
     fn append(&mut self, draft: Draft, actor: &Arc<str>, op: Option<&OpId>, origin: u64) -> Result<Seq, RowsError> {
+        self.strike()?;
         let (boot, at) = (self.boot, self.at);
+        let seq = self.next_seq(&draft.room);
         let room = self.enter_room(&draft.room);
-        let seq = room.row.head.next();
         room.row.head = seq;
         let (actor, op) = (actor.clone(), op.cloned());
         let event = Event { seq, kind: draft.kind, actor, op, origin, body: draft.body, at };
@@ -662,21 +786,25 @@ impl Transaction for View {
     }
 
     fn put_document(&mut self, document: &Document) -> Result<(), RowsError> {
+        self.strike()?;
         self.pending.documents.insert(document.id.clone(), Some(document.clone()));
         Ok(())
     }
 
     fn delete_document(&mut self, id: &str) -> Result<(), RowsError> {
+        self.strike()?;
         self.pending.documents.insert(id.to_owned(), None);
         Ok(())
     }
 
     fn put_file_mark(&mut self, mark: &FileMark) -> Result<(), RowsError> {
+        self.strike()?;
         self.pending.marks.insert(mark.document.clone(), Some(mark.clone()));
         Ok(())
     }
 
     fn delete_file_mark(&mut self, document: &str) -> Result<(), RowsError> {
+        self.strike()?;
         self.pending.marks.insert(document.to_owned(), None);
         Ok(())
     }
@@ -690,6 +818,7 @@ impl Transaction for View {
         seq: Seq,
         answer: &str,
     ) -> Result<(), RowsError> {
+        self.strike()?;
         if self.operation(room.as_str(), actor, op)?.is_some() {
             return Ok(());
         }
@@ -707,12 +836,14 @@ impl Transaction for View {
     }
 
     fn put_state(&mut self, room: &RoomName, state: &State) -> Result<(), RowsError> {
+        self.strike()?;
         self.enter_room(room);
         self.pending.states.insert(room.clone(), state.clone());
         Ok(())
     }
 
     fn put_record(&mut self, record: &Record) -> Result<(), RowsError> {
+        self.strike()?;
         let key = (record.shelf, record.id.clone());
         let place = match self.placed(&key) {
             Some(placed) => placed.place,
@@ -726,11 +857,13 @@ impl Transaction for View {
     }
 
     fn delete_record(&mut self, shelf: Shelf, id: &str) -> Result<(), RowsError> {
+        self.strike()?;
         self.pending.records.insert((shelf, id.to_owned()), None);
         Ok(())
     }
 
     fn put_task(&mut self, kind: TaskKind, room: &RoomName, body: Bytes) -> Result<TaskId, RowsError> {
+        self.strike()?;
         self.pending.counters.task += 1;
         let id = TaskId(self.pending.counters.task);
         let (at, room) = (self.at, room.clone());
@@ -741,6 +874,7 @@ impl Transaction for View {
     }
 
     fn lease_task(&mut self, id: TaskId, holder: u64, until: Wall) -> Result<Option<Task>, RowsError> {
+        self.strike()?;
         let fence = self.pending.counters.fence + 1;
         let Some(Kept { task, .. }) = self.edit_task(id) else { return Ok(None) };
         task.attempt = task.attempt.saturating_add(1);
@@ -753,6 +887,7 @@ impl Transaction for View {
     }
 
     fn postpone_task(&mut self, id: TaskId, ready_at: Wall) -> Result<(), RowsError> {
+        self.strike()?;
         if let Some(Kept { task, .. }) = self.edit_task(id) {
             task.holder = 0;
             task.ready_at = ready_at;
@@ -761,6 +896,7 @@ impl Transaction for View {
     }
 
     fn finish_task(&mut self, id: TaskId) -> Result<(), RowsError> {
+        self.strike()?;
         let at = self.at;
         if let Some(Kept { task, done_at }) = self.edit_task(id) {
             task.done = true;
@@ -772,6 +908,7 @@ impl Transaction for View {
     }
 
     fn release_tasks(&mut self, holder: Option<u64>) -> Result<Tasks, RowsError> {
+        self.strike()?;
         let held: Vec<(TaskId, TaskKind)> =
             self.tasks_that(|kept| kept.held_by(holder)).iter().map(|task| (task.id, task.kind)).collect();
         for (id, _) in &held {

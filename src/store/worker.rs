@@ -31,6 +31,7 @@ use crate::limits::{BATCH_OPS_MAX, STORE_MAILBOX};
 use crate::mailbox::{Inbox, Mailbox};
 use crate::metrics::Metrics;
 use crate::model::{Rows as _, RowsError, Transaction as _};
+use crate::mutant::Mutant;
 
 /// How long a batch is tried again while somebody else holds the database, before its jobs are refused as busy. Less than
 /// `limits.answer`, or the reactors would give up on the answer and close sockets over what is certain.
@@ -70,8 +71,8 @@ pub struct Worker<S, I> {
     broken: bool,
     /// The reactors know that it is broken.
     told: bool,
-    #[cfg(feature = "canary")]
-    canary: bool,
+    /// Of the mutant that swaps deliveries: what the next ones are to overtake, by reactor.
+    overtaken: Vec<(usize, Vec<Committed>)>,
 }
 
 /// What a turn came to.
@@ -97,15 +98,8 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
             alone: false,
             broken: false,
             told: false,
-            #[cfg(feature = "canary")]
-            canary: false,
+            overtaken: Vec::new(),
         }
-    }
-
-    /// Breaks the commit gate on purpose: frames are posted before the commit. The simulation must notice.
-    #[cfg(feature = "canary")]
-    pub fn break_the_commit_gate(&mut self) {
-        self.canary = true;
     }
 
     /// Works until every sender is gone or the store has broken; in both cases every job taken was answered.
@@ -233,6 +227,11 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
     }
 
     fn transact(&mut self, batch: Vec<Job>, since: Mono) -> Turn {
+        if self.broken {
+            // The housekeeping behind the last transaction failed: nothing is written any more, not even begun (G11).
+            self.fail(batch, Failure::Broken);
+            return Turn::Broken;
+        }
         let started = self.wiring.clock.mono();
         self.wiring.pulse.begin(started);
         let turn = self.transact_since(batch, since, started);
@@ -240,7 +239,7 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
         turn
     }
 
-    fn transact_since(&mut self, batch: Vec<Job>, since: Mono, started: Mono) -> Turn {
+    fn transact_since(&mut self, mut batch: Vec<Job>, since: Mono, started: Mono) -> Turn {
         let at = self.wiring.clock.wall();
         let mut done = Done { applied: Vec::with_capacity(batch.len()), ..Done::default() };
         let outcome = match self.carry_out(&batch, at, started, &mut done) {
@@ -251,10 +250,7 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
                 return Turn::Idle;
             }
             Ok(()) => {
-                #[cfg(feature = "canary")]
-                if self.canary {
-                    self.post_committed(&done.seen);
-                }
+                self.leak(&mut batch, &mut done);
                 let committed = self.store.commit();
                 self.wiring.pulse.end();
                 committed
@@ -284,8 +280,14 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
                     "the outcome of a commit of {} operations is unknown: {why}; nothing more is written",
                     batch.len()
                 );
+                if self.is(Mutant::WritesAfterUnknown) {
+                    self.fail(batch, Failure::Unknown);
+                    return Turn::Worked;
+                }
                 self.break_down();
-                self.fail(batch, Failure::Unknown);
+                let failure =
+                    if self.is(Mutant::UnknownIsRefused) { Failure::Broken } else { Failure::Unknown };
+                self.fail(batch, failure);
                 Turn::Broken
             }
         }
@@ -339,6 +341,11 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
         }
         self.signal(signals, &mut out);
         for (to, task) in handed.pushes {
+            if self.is(Mutant::FenceGivenTwice)
+                && let Some(delivery) = out.get_mut(usize::from(to.reactor))
+            {
+                delivery.pushes.push(Push { to, frame: dialect::task(&task) });
+            }
             if let Some(delivery) = out.get_mut(usize::from(to.reactor)) {
                 delivery.pushes.push(Push { to, frame: dialect::task(&task) });
             }
@@ -386,18 +393,48 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
         }
     }
 
-    #[cfg(feature = "canary")]
-    fn post_committed(&mut self, seen: &Seen) {
+    fn is(&self, mutant: Mutant) -> bool {
+        self.wiring.env.canary.is(mutant)
+    }
+
+    /// What two mutants say before the commit.
+    fn leak(&mut self, batch: &mut [Job], done: &mut Done) {
         let mut out = self.outgoing();
-        self.seal(seen, &mut out);
+        if self.is(Mutant::BroadcastBeforeCommit) {
+            self.seal(&done.seen, &mut out);
+        }
+        if self.is(Mutant::AckBeforeCommit) {
+            for (job, applied) in batch.iter_mut().zip(&mut done.applied) {
+                if let Some(to) = job.to.take() {
+                    answer_to(&mut out, to, std::mem::replace(&mut applied.reply, Reply::Silence));
+                }
+            }
+        }
         self.post(out);
+    }
+
+    /// What one mutant holds back comes behind what the next commit says.
+    fn overtake(&mut self, out: &mut [Outgoing]) {
+        let held: Vec<_> = (out.iter_mut().enumerate())
+            .filter(|(place, _)| !self.overtaken.iter().any(|(held, _)| held == place))
+            .map(|(place, delivery)| (place, std::mem::take(&mut delivery.committed)))
+            .filter(|(_, events)| !events.is_empty())
+            .collect();
+        for (place, events) in std::mem::replace(&mut self.overtaken, held) {
+            if let Some(delivery) = out.get_mut(place) {
+                delivery.committed.extend(events);
+            }
+        }
     }
 
     fn outgoing(&self) -> Vec<Outgoing> {
         self.wiring.reactors.iter().map(|_| Outgoing::default()).collect()
     }
 
-    fn post(&mut self, out: Vec<Outgoing>) {
+    fn post(&mut self, mut out: Vec<Outgoing>) {
+        if self.is(Mutant::DeliveriesSwapped) {
+            self.overtake(&mut out);
+        }
         for (mailbox, delivery) in self.wiring.reactors.iter_mut().zip(out) {
             let Outgoing { committed, signals, answers, pushes } = delivery;
             if committed.is_empty() && signals.is_empty() && answers.is_empty() && pushes.is_empty() {
@@ -498,7 +535,7 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
         let retention = self.wiring.retention.load();
         let mut trimmed = Vec::new();
         let tidied = self.store.tidy(self.wiring.clock.wall(), &retention, &mut trimmed);
-        if !trimmed.is_empty() {
+        if !trimmed.is_empty() && !self.is(Mutant::StandOutlivesTrim) {
             // Whoever comes back to an event that is gone must be told so, and not by what was remembered of the room.
             self.wiring.directory.committed([].into_iter(), trimmed.iter());
         }
@@ -576,7 +613,12 @@ fn carry_out_one(write: &Write, asker: &Asker, rows: &mut Recorder<'_>, env: &En
     let Some(op) = &write.op else {
         return dialect::apply(write, asker, rows, env);
     };
-    if let Some((seq, answer)) = rows.operation(write.room.as_str(), &asker.actor, op)? {
+    let known = rows.operation(write.room.as_str(), &asker.actor, op)?;
+    if let Some((seq, answer)) = known.filter(|_| !env.canary.is(Mutant::NoDeduplication)) {
+        let is_in_flight = || rows.seen.appended.iter().any(|(_, event)| event.op.as_ref() == Some(op));
+        if env.canary.is(Mutant::DuplicateInFlightDropped) && is_in_flight() {
+            return Ok(Applied::only(Reply::Later));
+        }
         // Two tabs that number their edits alike are one user to us: the second one's edit is not the first one's.
         return Ok(Applied::only(match first(&answer) {
             Some((at, print, note)) if print == dialect::fingerprint(write) => {

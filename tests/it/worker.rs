@@ -169,6 +169,22 @@ fn a_full_store_refuses_whom_it_must_and_answers_the_rest() {
     assert_eq!(shown.len(), 1);
 }
 
+/// The simulation's seed 251 of 28 November: the jobs of a batch that found no space are carried out one by one, and the
+/// housekeeping between two of them failed.
+#[test]
+fn g11_failed_housekeeping_ends_all_writing_also_in_the_middle_of_a_batch() {
+    let mut stage = Stage::new();
+    stage.disk.next_commit(Outcome::Full);
+    stage.disk.next_tidy(RowsError::Broken("input/output error".to_owned()));
+    stage.edit("a", "one", None);
+    stage.edit("b", "two", None);
+    assert_eq!(stage.worker.turn(), Turn::Broken);
+    let (shown, answers) = stage.heard();
+    assert!(shown.len() == 1 && answers[0].contains("\"success\":true"), "{answers:?}");
+    assert!(answers[1].contains("\"success\":false"), "{answers:?}");
+    assert_eq!(stage.disk.writes_after_unknown(), 0, "not even begun");
+}
+
 #[test]
 fn an_unknown_outcome_is_told_as_nothing_else_and_ends_all_writing() {
     let mut stage = Stage::new();

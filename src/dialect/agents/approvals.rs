@@ -28,6 +28,7 @@ use super::{append, runs, sessions, wire};
 use crate::clock::Wall;
 use crate::ids::{OpId, Seq};
 use crate::model::{Record, Rows, RowsError, Shelf, TaskKind, Transaction};
+use crate::mutant::{Canary, Mutant};
 
 const PENDING: &str = "pending";
 /// Of one session at a time: what a join shows and what the end of a run has to cancel is bounded by it.
@@ -291,6 +292,19 @@ pub fn decide(
     Ok(Ok((stored.approval(), decision)))
 }
 
+/// As one mutant decides: whatever was decided before.
+pub fn decide_again(
+    id: &str,
+    verdict: &Verdict,
+    asker: &Asker,
+    op: Option<&OpId>,
+    rows: &mut dyn Transaction,
+) -> Result<Result<(Approval, Decision), Undecided>, RowsError> {
+    let Some(mut stored) = stored(id, rows)? else { return Ok(Err(Undecided::NoSuch)) };
+    let decision = announce(&mut stored, verdict.on(rows.at(), &asker.actor), asker, op, rows)?;
+    Ok(Ok((stored.approval(), decision)))
+}
+
 /// Cancels what is undecided in a session, or in one run of it.
 pub fn cancel_all(
     session: &str,
@@ -309,7 +323,7 @@ pub fn cancel_all(
 }
 
 /// Decides what waited until its time was up, and announces what was found to be too late before.
-pub fn due(rows: &mut dyn Transaction) -> Result<(), RowsError> {
+pub fn due(rows: &mut dyn Transaction, canary: Canary) -> Result<(), RowsError> {
     let at = rows.at();
     for record in rows.due(at, DUE_MAX)?.into_iter().filter(|record| record.shelf == Shelf::Approval) {
         let mut stored = Stored::of(record);
@@ -318,6 +332,10 @@ pub fn due(rows: &mut dyn Transaction) -> Result<(), RowsError> {
             None => Verdict::Expire.on(at, &server().actor),
         };
         announce(&mut stored, decision, &server(), None, rows)?;
+        if canary.is(Mutant::ExpiresTwice) {
+            stored.record.due = Some(after(at, Duration::from_secs(60)));
+            stored.put(rows)?;
+        }
     }
     Ok(())
 }

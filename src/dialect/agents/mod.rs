@@ -51,6 +51,7 @@ use crate::auth::rights::Verb;
 use crate::http::Head;
 use crate::ids::{OpId, RoomName, Seq};
 use crate::model::{Draft, Event, RowsError, Transaction};
+use crate::mutant::Canary;
 
 /// What the dialect knows of the server's configuration.
 #[derive(Clone, Debug, Default)]
@@ -80,8 +81,8 @@ pub fn apply(
 }
 
 /// Something of the dialect's was due: approvals whose time is up are decided `expired`.
-pub fn due(rows: &mut dyn Transaction) -> Result<(), RowsError> {
-    approvals::due(rows)
+pub fn due(rows: &mut dyn Transaction, canary: Canary) -> Result<(), RowsError> {
+    approvals::due(rows, canary)
 }
 
 /// Is this a room of the dialect's?

@@ -245,6 +245,7 @@ mod tests {
     use crate::clock::Wall;
     use crate::dialect::fake::Fake;
     use crate::model::TaskKind;
+    use crate::mutant::Canary;
     use proptest::prelude::*;
 
     #[test]
@@ -351,7 +352,7 @@ mod tests {
         assert!(create(&New { id: Some(S.into()), ..New::default() }, &asker("ann"), &mut rows).unwrap().is_err());
         assert_eq!(state(S, &mut rows).unwrap(), None);
         rows.at = Wall(AT.0 + 10_000_000);
-        approvals::due(&mut rows).unwrap();
+        approvals::due(&mut rows, Canary::default()).unwrap();
         assert_eq!(rows.told(ROOM).len(), 3, "nothing is due any more");
     }
 

@@ -19,6 +19,7 @@ use crate::dialect::publish::{self, Publish, Refusal};
 use crate::dialect::{Applied, Asker, Env, Failure, First, Reply, Write};
 use crate::ids::{Epoch, FNV_START, fnv};
 use crate::model::{RowsError, Shelf, Task, Tasks, Transaction};
+use crate::mutant::Mutant;
 
 /// How long a task rests after its first failure; doubled with each attempt.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -91,8 +92,8 @@ pub fn apply(
     let reply = match &change.what {
         What::Publish { publish, held } => {
             return match refuse_holder(held.as_ref(), &change.key, rows)? {
-                Some(fault) => Ok(Applied::only(change.asked.ill(&fault, task_of(held.as_ref())))),
-                None => carry_out_publish(publish, &change.asked, write, &asker, rows, env),
+                Some(fault) if !env.canary.is(Mutant::StaleFenceAccepted) => Ok(Applied::only(change.asked.ill(&fault, task_of(held.as_ref())))),
+                _ => carry_out_publish(publish, &change.asked, write, &asker, rows, env),
             };
         }
         What::Done(held) => done(held, change, rows)?,

@@ -10,6 +10,7 @@ use crate::dialect::{Asker, Env, Failure, Reply, Start, documents};
 use crate::directory::{Directory, Stand};
 use crate::ids::{RoomName, Seq};
 use crate::model::{RoomRow, Rows, RowsError};
+use crate::mutant::{Canary, Mutant};
 use crate::ws;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -22,7 +23,7 @@ pub fn read(
     read: &Read,
     asker: &Asker,
     rows: &mut dyn Rows,
-    _env: &Env,
+    env: &Env,
     rights: Option<&Rights>,
 ) -> Result<Reply, RowsError> {
     let Read::Join { room, since } = read;
@@ -43,7 +44,17 @@ pub fn read(
     let head = standing.head;
     let (frame, after) = match since.as_ref().map(|since| (since, missing(since, row))) {
         None => (ws::frame::text(&wire::joined(room, &standing, false, true)), head),
-        Some((since, Ok(()))) => (ws::frame::text(&wire::joined(room, &standing, true, false)), since.seq),
+        Some((since, Ok(()))) => {
+            let after = resumed_at(since.seq, head, env.canary);
+            (ws::frame::text(&wire::joined(room, &standing, true, false)), after)
+        }
+        Some((since, Err("epoch"))) if env.canary.is(Mutant::WrongEpochAccepted) => {
+            (ws::frame::text(&wire::joined(room, &standing, true, false)), since.seq.min(head))
+        }
+        Some((_, Err("trimmed"))) if env.canary.is(Mutant::PartialFill) => {
+            let floor = row.map_or(Seq(0), |row| row.floor);
+            (ws::frame::text(&wire::joined(room, &standing, true, false)), floor)
+        }
         Some((_, Err(reason))) => {
             let mut frames = Vec::new();
             ws::frame::put_text(&mut frames, &wire::joined(room, &standing, false, false));
@@ -52,6 +63,17 @@ pub fn read(
         }
     };
     Ok(Reply::Welcome { frame, starts: vec![Start { room: room.clone(), after, head }], stand })
+}
+
+/// Where it stood, unless this core is a mutant.
+fn resumed_at(seq: Seq, head: Seq, canary: Canary) -> Seq {
+    if canary.is(Mutant::ResumeSkipsOne) {
+        seq.next().min(head)
+    } else if canary.is(Mutant::ResumeRepeatsOne) {
+        Seq(seq.0.saturating_sub(1))
+    } else {
+        seq
+    }
 }
 
 /// The welcome of a member that can be given all it missed, when it is known where the room stands.

@@ -8,6 +8,7 @@ use crate::dialect::publish::{self, Outcome, Publish, Published, Refusal};
 use crate::dialect::{Applied, Asker, Env, Failure, First, Reply, Write};
 use crate::ids::{FNV_START, fnv};
 use crate::model::{RowsError, Transaction};
+use crate::mutant::Mutant;
 use crate::ws;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -56,7 +57,11 @@ pub fn apply(
     Ok(match change {
         Change::Publish(publish) => published(publish::publish(publish, asker, write.op.as_ref(), rows, env)?, about),
         Change::Decide { approval, verdict, seen } => {
-            decided(decide(approval, verdict, seen, write, asker, rows)?, about)
+            let decision = decide(approval, verdict, seen, write, asker, rows)?;
+            if matches!(decision, Err(Undecided::Already(_))) && env.canary.is(Mutant::SecondDecision) {
+                return Ok(decided(approvals::decide_again(approval, verdict, asker, write.op.as_ref(), rows)?, about));
+            }
+            decided(decision, about)
         }
     })
 }

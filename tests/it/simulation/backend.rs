@@ -98,6 +98,7 @@ fn subject(frame: &Value) -> Result<String, String> {
         "decision" => "request_id",
         "ticket" => "ticket_id",
         "response" => "response",
+        "chat" => "message",
         other => return Err(format!("nobody asked for {other}: {frame}")),
     };
     match frame["data"][field].as_str() {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::net::{Dice, Shared};
 use super::ops::{Op, Ops};
 use super::peer::Peer;
-use super::{FREE, PROMPT_ROOMS, ROOMS, SESSION, TICKETS, TRIMMED};
+use super::{CHAT, WORKFLOW, FREE, PROMPT_ROOMS, ROOMS, SESSION, TICKETS, TRIMMED};
 
 /// Where somebody stands in a room: its epoch and the last event that was shown.
 pub type Place = (String, u64);
@@ -24,6 +24,7 @@ pub struct View {
     /// Index in `ROOMS`, the head it was taken at, the state.
     pub snapshots: Vec<(usize, u64, Value)>,
     pub members: BTreeMap<usize, Member>,
+    pub resets: usize,
     pub ended: bool,
 }
 
@@ -44,16 +45,38 @@ pub struct Native {
     greeted: bool,
     sent: usize,
     /// Joins under way, in the order in which they were sent.
-    joining: BTreeMap<usize, VecDeque<Option<Place>>>,
+    joining: BTreeMap<usize, VecDeque<Asking>>,
     leaving: BTreeSet<usize>,
     rev: u64,
+    /// What it asks for as soon as it is greeted.
+    plan: Vec<(usize, Option<Place>, u64)>,
+    /// Operations that it sent, and how many of the copies were not answered.
+    pub asked: BTreeMap<String, usize>,
+}
+
+/// A join that was sent.
+#[derive(Debug)]
+struct Asking {
+    since: Option<Place>,
+    /// What the log had lost when it was sent.
+    floor: u64,
 }
 
 impl Native {
     pub fn dial(wire: Shared, number: String) -> Native {
         let view = View { number, ..View::default() };
         let peer = Peer::dial(wire, "/v1/connect");
-        Native { peer, view, greeted: false, sent: 0, joining: BTreeMap::new(), leaving: BTreeSet::new(), rev: 0 }
+        Native {
+            peer,
+            view,
+            greeted: false,
+            sent: 0,
+            joining: BTreeMap::new(),
+            leaving: BTreeSet::new(),
+            rev: 0,
+            plan: Vec::new(),
+            asked: BTreeMap::new(),
+        }
     }
 
     pub fn is_live(&self) -> bool {
@@ -67,8 +90,13 @@ impl Native {
 
     // ---- what it asks for -----------------------------------------------------------------------------------------------
 
-    /// `places`: where it, or another before it, was when it went.
-    pub fn join(&mut self, room: usize, places: &BTreeMap<usize, Place>, dice: &mut Dice) {
+    /// To be asked for as soon as it is greeted. `floor`: what the room's log has lost.
+    pub fn plan(&mut self, room: usize, since: Option<Place>, floor: u64) {
+        self.plan.push((room, since, floor));
+    }
+
+    /// `places`: where it, or another before it, was when it went. `floor`: what the room's log has lost.
+    pub fn join(&mut self, room: usize, places: &BTreeMap<usize, Place>, floor: u64, dice: &mut Dice) {
         let mut since = places.get(&room).filter(|_| dice.chance(70)).cloned();
         if dice.chance(8) {
             since = Some(match dice.below(2) {
@@ -76,6 +104,10 @@ impl Native {
                 _ => (since.map_or(String::new(), |(epoch, _)| epoch), 1_000_000),
             });
         }
+        self.join_at(room, since, floor);
+    }
+
+    fn join_at(&mut self, room: usize, since: Option<Place>, floor: u64) {
         let name = ROOMS[room];
         self.peer.say(&match &since {
             None => format!(r#"{{"op":"join","room":"{name}"}}"#),
@@ -83,7 +115,7 @@ impl Native {
                 format!(r#"{{"op":"join","room":"{name}","since":{{"epoch":"{epoch}","seq":{seq}}}}}"#)
             }
         });
-        self.joining.entry(room).or_default().push_back(since);
+        self.joining.entry(room).or_default().push_back(Asking { since, floor });
     }
 
     pub fn leave_room(&mut self, room: usize) {
@@ -112,6 +144,8 @@ impl Native {
             // The newest run there is.
             SESSION if dice.chance(15) => ("cancel", "{}".to_owned()),
             SESSION => ("execute", format!(r#"{{"command":"{id}"}}"#)),
+            CHAT if dice.chance(15) => ("message", format!(r#"{{"message":"{id}"}}"#)),
+            WORKFLOW if dice.chance(30) => ("progress", format!(r#"{{"note":"{id}"}}"#)),
             TICKETS => ("user_response", format!(r#"{{"session_id":"{id}","response":"{id}"}}"#)),
             doc if PROMPT_ROOMS.contains(&doc) => ("update", format!(r#"{{"content":"{id}"}}"#)),
             _ => ("note", format!(r#"{{"note":"{id}"}}"#)),
@@ -143,8 +177,14 @@ impl Native {
     }
 
     fn send_first(&mut self, id: String, op: Op, ops: &mut Ops) {
-        self.peer.say(&op.text);
+        self.say(&id, &op);
         ops.sent(id, op);
+    }
+
+    /// Also again, and also what somebody else has sent before.
+    pub fn say(&mut self, id: &str, op: &Op) {
+        self.peer.say(&op.text);
+        *self.asked.entry(id.to_owned()).or_default() += 1;
     }
 
     // ---- what it is told ------------------------------------------------------------------------------------------------
@@ -160,7 +200,12 @@ impl Native {
         let frame: Value = serde_json::from_slice(&text).map_err(|error| format!("not JSON: {error}"))?;
         let room = frame["room"].as_str().and_then(|room| ROOMS.iter().position(|known| *known == room));
         match (frame["op"].as_str().unwrap_or_default(), room) {
-            ("hello", _) => self.greeted = true,
+            ("hello", _) => {
+                self.greeted = true;
+                for (room, since, floor) in std::mem::take(&mut self.plan) {
+                    self.join_at(room, since, floor);
+                }
+            }
             ("joined", Some(room)) => self.joined(room, &frame)?,
             ("reset", Some(room)) => self.reset(room, &frame)?,
             ("left", Some(room)) => {
@@ -186,6 +231,7 @@ impl Native {
             }
             ("ok" | "refused" | "conflict" | "unknown", _) if frame["id"].is_string() => {
                 self.rev = frame["rev"].as_u64().unwrap_or(self.rev);
+                self.heard(frame["id"].as_str().unwrap_or_default());
                 ops.answered(&frame)?;
             }
             ("pong" | "bye" | "presence" | "signal", _) => {}
@@ -194,8 +240,17 @@ impl Native {
         Ok(())
     }
 
+    fn heard(&mut self, id: &str) {
+        if let Some(copies) = self.asked.get_mut(id) {
+            *copies -= 1;
+            if *copies == 0 {
+                self.asked.remove(id);
+            }
+        }
+    }
+
     fn joined(&mut self, room: usize, frame: &Value) -> Result<(), String> {
-        let since = self.next_join(room)?;
+        let Asking { since, floor } = self.next_join(room)?;
         let epoch = frame["epoch"].as_str().ok_or("no epoch")?.to_owned();
         let head = frame["head"].as_u64().ok_or("no head")?;
         let recovered = frame["recovered"] == true;
@@ -208,6 +263,9 @@ impl Native {
                 let is_there = (*known == epoch || known.is_empty()) && *seq <= head;
                 if recovered != is_there && (recovered || ROOMS[room] != TRIMMED) {
                     return Err(format!("G6: joined since {known} {seq}: {frame}"));
+                }
+                if recovered && *seq < floor {
+                    return Err(format!("G6: what came up to {floor} was gone, and who stood at {seq} is told: {frame}"));
                 }
                 if recovered { seq + 1 } else { head + 1 }
             }
@@ -223,6 +281,7 @@ impl Native {
     /// Either it follows a join that could not be made good, or the log was trimmed under a slow member.
     fn reset(&mut self, room: usize, frame: &Value) -> Result<(), String> {
         let seq = frame["seq"].as_u64().ok_or("no seq")?;
+        self.view.resets += 1;
         match self.view.members.get_mut(&room) {
             Some(member) if member.must_reset || (ROOMS[room] == TRIMMED && member.next <= seq) => {
                 member.next = seq + 1;
@@ -240,13 +299,13 @@ impl Native {
         }
     }
 
-    fn next_join(&mut self, room: usize) -> Result<Option<Place>, String> {
+    fn next_join(&mut self, room: usize) -> Result<Asking, String> {
         let joins = self.joining.get_mut(&room).ok_or(format!("joined {} unasked", ROOMS[room]))?;
-        let since = joins.pop_front().ok_or("joined unasked")?;
+        let asking = joins.pop_front().ok_or("joined unasked")?;
         if joins.is_empty() {
             self.joining.remove(&room);
         }
-        Ok(since)
+        Ok(asking)
     }
 }
 

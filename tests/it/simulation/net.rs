@@ -1,7 +1,9 @@
 //! The scripted network: byte streams that split, stall, lie about readiness and break, all from one seed.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hasher as _};
 use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -30,6 +32,27 @@ impl Dice {
     }
 }
 
+/// One number for all that was said in a run, in its order, in both directions: equal seeds leave equal ones.
+#[derive(Clone, Debug, Default)]
+pub struct Trace(Arc<AtomicU64>);
+
+impl Trace {
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub fn add(&self, direction: u8, bytes: &[u8]) {
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u64(self.value());
+        hasher.write_u8(direction);
+        hasher.write(bytes);
+        self.0.store(hasher.finish(), Ordering::Relaxed);
+    }
+}
+
+const TO_SERVER: u8 = 1;
+const TO_CLIENT: u8 = 2;
+
 /// One connection, seen from both ends.
 #[derive(Debug)]
 pub struct Wire {
@@ -46,6 +69,7 @@ pub struct Wire {
     writable: bool,
     dice: Dice,
     calm: bool,
+    trace: Trace,
 }
 
 pub type Shared = Arc<Mutex<Wire>>;
@@ -54,7 +78,7 @@ pub fn lock(wire: &Shared) -> MutexGuard<'_, Wire> {
     wire.lock().unwrap()
 }
 
-pub fn wire(seed: u64) -> Shared {
+pub fn wire(seed: u64, trace: Trace) -> Shared {
     Arc::new(Mutex::new(Wire {
         to_server: VecDeque::new(),
         to_client: VecDeque::new(),
@@ -68,6 +92,7 @@ pub fn wire(seed: u64) -> Shared {
         writable: false,
         dice: Dice(seed),
         calm: false,
+        trace,
     }))
 }
 
@@ -78,6 +103,7 @@ impl Wire {
     }
 
     pub fn client_sends(&mut self, bytes: &[u8]) {
+        self.trace.add(TO_SERVER, bytes);
         self.to_server.extend(bytes);
         self.readable = true;
     }
@@ -152,6 +178,7 @@ impl Transport for SimSocket {
         }
         if wire.client_gone {
             // The kernel takes it; the reset comes later.
+            wire.to_client.extend(bytes);
             return Ok(bytes.len());
         }
         let room = wire.window.min(bytes.len());
@@ -160,6 +187,7 @@ impl Transport for SimSocket {
         }
         let calm = wire.calm;
         let taken = if calm || wire.dice.chance(70) { room } else { 1 + wire.dice.below(room) };
+        wire.trace.add(TO_CLIENT, &bytes[..taken]);
         wire.to_client.extend(&bytes[..taken]);
         wire.window -= taken;
         if taken < bytes.len() && wire.window > 0 {
@@ -181,14 +209,14 @@ impl Transport for SimSocket {
 /// Tells edges late, in any order, and some that are false.
 #[derive(Debug)]
 pub struct SimPoller {
-    wires: HashMap<u64, Shared>,
+    wires: BTreeMap<u64, Shared>,
     dice: Dice,
     calm: bool,
 }
 
 impl SimPoller {
     pub fn new(seed: u64) -> SimPoller {
-        SimPoller { wires: HashMap::new(), dice: Dice(seed), calm: false }
+        SimPoller { wires: BTreeMap::new(), dice: Dice(seed), calm: false }
     }
 }
 
@@ -197,7 +225,6 @@ impl Poller for SimPoller {
 
     fn wait(&mut self, _patience: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
         let mut tokens: Vec<u64> = self.wires.keys().copied().collect();
-        tokens.sort_unstable();
         for place in (1..tokens.len()).rev() {
             let other = self.dice.below(place + 1);
             tokens.swap(place, other);

@@ -1,5 +1,6 @@
 //! The pages of the applications that had no seqs, agents and tickets: what they are shown must be a run of the log all
-//! the same. And the scripts beside them, which post.
+//! the same. So must what the pages of workflows are shown, where a client that was away is shown what it missed. And the
+//! scripts beside them, which post.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +9,7 @@ use serde_json::Value;
 use super::native::{Asked, asked_by};
 use super::net::{Dice, Shared};
 use super::peer::Peer;
-use super::{SESSION_ID, TICKETS};
+use super::{CHAT, SESSION_ID, TICKETS, TOPIC, WORKFLOW};
 
 /// What one page was shown, in order, frame by frame as it came.
 #[derive(Debug, Default)]
@@ -18,21 +19,38 @@ pub struct View {
     /// How many events there were for sure before it was let in.
     pub from: Option<usize>,
     pub ended: bool,
+    /// The client's own name for itself, where it has one.
+    pub client: Option<&'static str>,
+    /// It ended in the middle of a frame.
+    pub is_cut: bool,
 }
 
 #[derive(Debug)]
 pub struct Page {
     pub peer: Peer,
     pub view: View,
+    /// A topic is asked for, and may be refused.
+    is_subscribed: bool,
+    has_asked: bool,
 }
 
 impl Page {
-    pub fn dial(wire: Shared, room: &'static str) -> Page {
-        let path = match room {
-            TICKETS => "/ws".to_owned(),
+    pub fn dial(wire: Shared, room: &'static str, client: Option<&'static str>) -> Page {
+        let path = match (room, client) {
+            (TICKETS, _) => "/ws".to_owned(),
+            (WORKFLOW, Some(client)) => format!("/ws/workflow/w?client_id={client}"),
+            (WORKFLOW, None) => "/ws/workflow/w".to_owned(),
+            (TOPIC, _) => "/api/v1/ws/connect".to_owned(),
+            (CHAT, _) => "/api/v1/chat/ws/c".to_owned(),
             _ => format!("/api/v1/ws?session_id={SESSION_ID}&token=t"),
         };
-        Page { peer: Peer::dial(wire, &path), view: View { room, ..View::default() } }
+        let view = View { room, client, ..View::default() };
+        Page { peer: Peer::dial(wire, &path), view, is_subscribed: room != TOPIC, has_asked: false }
+    }
+
+    /// What comes from now on must be shown to it.
+    pub fn is_in(&self) -> bool {
+        self.peer.is_open() && self.is_subscribed
     }
 
     pub fn is_live(&self) -> bool {
@@ -44,7 +62,9 @@ impl Page {
             TICKETS if dice.chance(70) => {
                 format!(r#"{{"type":"user_response","session_id":"p{mark}","response":"p{mark}"}}"#)
             }
-            TICKETS => r#"{"type":"ping"}"#.to_owned(),
+            TICKETS | WORKFLOW => r#"{"type":"ping"}"#.to_owned(),
+            TOPIC => r#"{"action":"ping"}"#.to_owned(),
+            CHAT => format!(r#"{{"message":"p{mark}"}}"#),
             _ if !runs.is_empty() && dice.chance(20) => {
                 let run = &runs[dice.below(runs.len())];
                 format!(r#"{{"type":"cancel","data":{{"execution_id":"{run}"}}}}"#)
@@ -70,7 +90,13 @@ impl Page {
         let frame: Value = serde_json::from_slice(&text).map_err(|error| format!("not JSON: {error}"))?;
         let kind = frame["type"].as_str().unwrap_or_default();
         let data = &frame["data"];
+        if self.view.room == TOPIC && !std::mem::replace(&mut self.has_asked, true) {
+            self.peer.say(r#"{"action":"subscribe","topic":"t"}"#);
+        }
+        self.is_subscribed |= is_info(&frame, "Subscribed");
         let is_reply = match self.view.room {
+            // Whatever is published there bears a note.
+            WORKFLOW | TOPIC | CHAT => frame["note"].is_null(),
             TICKETS => matches!(kind, "pong" | "ack" | "error" | "resumed"),
             _ => match kind {
                 "connected" | "cancelled" => true,
@@ -102,6 +128,10 @@ impl Page {
     }
 }
 
+fn is_info(frame: &Value, word: &str) -> bool {
+    frame["type"] == "info" && frame["message"].as_str().is_some_and(|text| text.starts_with(word))
+}
+
 /// What pages and scripts learn.
 #[derive(Debug, Default)]
 pub struct Notes {
@@ -113,6 +143,8 @@ pub struct Notes {
     pub acks: Vec<String>,
     /// Tickets that were posted, by name, each once.
     pub tickets: BTreeMap<String, Post>,
+    /// Notes that were published over HTTP.
+    pub published: BTreeMap<String, Post>,
     /// Approvals that were decided over HTTP, and how.
     pub decided: Vec<(String, String)>,
 }
@@ -135,6 +167,8 @@ pub struct Script {
 enum Question {
     Ticket(String),
     Decision(String),
+    /// Something for a topic.
+    Note(String),
 }
 
 impl Script {
@@ -151,6 +185,13 @@ impl Script {
         self.peer.post("/tickets/create", &format!(r#"{{"ticket_name":"{name}"}}"#));
         notes.tickets.insert(name.clone(), Post::Sent);
         self.waiting = Some(Question::Ticket(name));
+    }
+
+    pub fn publish(&mut self, mark: usize, notes: &mut Notes) {
+        let note = format!("s{mark}");
+        self.peer.post("/api/v1/ws/publish/t", &format!(r#"{{"type":"note","note":"{note}"}}"#));
+        notes.published.insert(note.clone(), Post::Sent);
+        self.waiting = Some(Question::Note(note));
     }
 
     pub fn decide(&mut self, (approval, _): &Asked, dice: &mut Dice) {
@@ -176,6 +217,12 @@ impl Script {
             }
             (Question::Ticket(name), 503 | 507) => {
                 notes.tickets.insert(name, Post::Refused);
+            }
+            (Question::Note(note), 200) => {
+                notes.published.insert(note, Post::Made { id: String::new() });
+            }
+            (Question::Note(note), 503 | 507) => {
+                notes.published.insert(note, Post::Refused);
             }
             (Question::Decision(approval), 200) => {
                 notes.decided.push((approval, text("decision").ok_or(format!("no decision: {body}"))?));

@@ -1,7 +1,11 @@
 //! The client's end of a scripted connection: dials a path, says texts, and takes what comes back apart.
 
+use std::cell::RefCell;
+
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
+
 use super::net::{Dice, Shared, lock};
-use crate::support::{COMPRESSED, Frame, deflate};
+use crate::support::COMPRESSED;
 
 #[derive(Debug)]
 pub struct Peer {
@@ -10,6 +14,10 @@ pub struct Peer {
     pub ended: bool,
     /// The handshake was answered, but not with a socket.
     pub refused: bool,
+    /// The code and the reason of the server's close frame.
+    pub close: Option<(u16, String)>,
+    /// It reads seldom, and little.
+    pub is_lazy: bool,
     upgraded: bool,
     /// It offers to compress, and does so with every other message.
     compresses: bool,
@@ -33,7 +41,22 @@ impl Peer {
 
     /// A connection for requests.
     pub fn plain(wire: Shared) -> Peer {
-        Peer { wire, ended: false, refused: false, upgraded: true, compresses: false, said: 0, buffer: Vec::new() }
+        Peer {
+            wire,
+            ended: false,
+            refused: false,
+            close: None,
+            is_lazy: false,
+            upgraded: true,
+            compresses: false,
+            said: 0,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// A frame has begun to come and will not end.
+    pub fn is_cut(&self) -> bool {
+        !self.buffer.is_empty()
     }
 
     pub fn is_open(&self) -> bool {
@@ -49,7 +72,10 @@ impl Peer {
     pub fn say(&mut self, text: &str) {
         self.said += 1;
         match self.compresses && self.said.is_multiple_of(2) {
-            true => self.frame(0x81 | COMPRESSED, &deflate(text.as_bytes())),
+            true => {
+                let payload = ZLIB.with_borrow_mut(|zlib| zlib.deflate(text.as_bytes()));
+                self.frame(0x81 | COMPRESSED, &payload);
+            }
             false => self.frame(0x81, text.as_bytes()),
         }
     }
@@ -98,10 +124,12 @@ impl Peer {
             match opcode {
                 1 => texts.push(self.buffer[range].to_vec()),
                 COMPRESSED_TEXT if self.compresses => {
-                    let frame = Frame { first: 0x81 | COMPRESSED, payload: self.buffer[range].to_vec() };
-                    texts.push(frame.inflated(15).payload);
+                    texts.push(ZLIB.with_borrow_mut(|zlib| zlib.inflate(&self.buffer[range])));
                 }
-                8 => self.ended = true,
+                8 => {
+                    self.ended = true;
+                    self.close = close_of(&self.buffer[range]);
+                }
                 9 => {
                     let payload = self.buffer[range].to_vec();
                     self.frame(0x8a, &payload);
@@ -161,6 +189,49 @@ impl Peer {
         frame.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, mask)| byte ^ mask));
         lock(&self.wire).client_sends(&frame);
     }
+}
+
+/// Both directions, begun anew with each message. Kept, because making one costs more than the messages do.
+struct Zlib {
+    deflater: Compress,
+    inflater: Decompress,
+}
+
+thread_local! {
+    static ZLIB: RefCell<Zlib> = RefCell::new(Zlib {
+        deflater: Compress::new(Compression::fast(), false),
+        inflater: Decompress::new(false),
+    });
+}
+
+impl Zlib {
+    fn deflate(&mut self, payload: &[u8]) -> Vec<u8> {
+        self.deflater.reset();
+        let mut out = Vec::with_capacity(payload.len() + payload.len() / 8 + 64);
+        self.deflater.compress_vec(payload, &mut out, FlushCompress::Sync).expect("zlib compresses anything");
+        out.truncate(out.len() - 4);
+        out
+    }
+
+    fn inflate(&mut self, payload: &[u8]) -> Vec<u8> {
+        self.inflater.reset(false);
+        let whole = [payload, b"\0\0\xff\xff"].concat();
+        let mut out = Vec::with_capacity(4 * whole.len() + 256);
+        loop {
+            let left = &whole[self.inflater.total_in() as usize..];
+            self.inflater.decompress_vec(left, &mut out, FlushDecompress::Sync).expect("the server's is sound");
+            if out.len() < out.capacity() {
+                assert_eq!(self.inflater.total_in(), whole.len() as u64);
+                return out;
+            }
+            out.reserve(4 * out.len());
+        }
+    }
+}
+
+fn close_of(payload: &[u8]) -> Option<(u16, String)> {
+    let code = u16::from_be_bytes(payload.get(..2)?.try_into().ok()?);
+    Some((code, String::from_utf8_lossy(&payload[2..]).into_owned()))
 }
 
 const COMPRESSED_TEXT: u8 = COMPRESSED | 1;

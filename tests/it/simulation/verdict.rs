@@ -12,7 +12,11 @@ use serde_json::Value;
 use super::client::{Answer, View};
 use super::ops::Op;
 use super::pages::{self, Post};
-use super::{FREE, PROMPT_ROOMS, PROMPTS, ROOMS, Run, SESSION, TICKETS, TRIMMED, World, native};
+use super::world::World;
+use super::{CHAT, CLIENTS, FREE, PROMPT_ROOMS, PROMPTS, ROOMS, Run, SESSION, TICKETS, TOPIC, TRIMMED, WORKFLOW, native};
+
+/// What waits for a client that is away, and no more.
+pub const WAITING_MAX: usize = 50;
 
 /// A room's log, as far as it was ever seen, by seq.
 type Log = BTreeMap<u64, Event>;
@@ -48,15 +52,34 @@ impl World {
         for view in &self.page_views {
             check_page(view, &logs[view.room])?;
         }
+        for client in CLIENTS {
+            self.check_visits(client, &logs[WORKFLOW])?;
+        }
+        self.check_published(&logs[TOPIC])?;
         check_fences(&logs[FREE])?;
         self.check_tickets(&logs[TICKETS])?;
         self.check_approvals(&logs[SESSION])?;
-        self.check_tasks(&logs[SESSION], &logs[TICKETS])?;
+        self.check_tasks(&logs[SESSION], &logs[TICKETS], &logs[CHAT])?;
+        match self.disk.writes_after_unknown() {
+            0 => {}
+            times => return Err(format!("G11: {times} times somebody wrote on after an unknown commit")),
+        }
         let events = heads.iter().map(|head| *head as usize).sum();
         let tasks = self.office.ledger.tasks.len();
         let decisions = decisions(&logs[SESSION])?.len();
         let native = self.native_views.iter().map(|view| view.shown.len()).sum();
-        Ok(Run { events, connections: self.dialled, boots: self.boot as usize, tasks, decisions, native })
+        self.tally.pages_read += self.process.status.metrics.lagging_reads.get();
+        self.tally.resets = self.native_views.iter().map(|view| view.resets).sum();
+        Ok(Run {
+            events,
+            connections: self.dialled,
+            boots: self.boot as usize,
+            tasks,
+            decisions,
+            native,
+            tally: self.tally,
+            trace: self.trace.value(),
+        })
     }
 
     // ---- documents ------------------------------------------------------------------------------------------------------
@@ -136,6 +159,41 @@ impl World {
                     let (name, head) = (ROOMS[*room], heads[*room]);
                     return Err(format!("L5: {} is at {next} in {name}, whose head is {head}", view.number));
                 }
+            }
+        }
+        Ok(())
+    }
+
+    // ---- workflows -------------------------------------------------------------------------------------------------------
+
+    /// A client that comes back goes on behind what it was shown, or with the newest that wait for it (V8). What a killed
+    /// server had not written down it is shown again.
+    fn check_visits(&self, client: &str, log: &Log) -> Result<(), String> {
+        let frames = encoded_log(WORKFLOW, log.values());
+        let mut next: Option<usize> = None;
+        for view in self.page_views.iter().filter(|view| view.client == Some(client)) {
+            let Some(first) = view.shown.first() else { continue };
+            let Some(start) = frames.iter().position(|frame| frame == first) else { continue };
+            let is_newest = view.from.is_some_and(|from| from >= start + WAITING_MAX);
+            if let Some(next) = next.filter(|next| start > *next && !is_newest) {
+                return Err(format!("G6: {client} was shown up to {next}, comes back, and goes on with {start}"));
+            }
+            next = Some(start + view.shown.len() + usize::from(view.is_cut));
+        }
+        Ok(())
+    }
+
+    /// What was said to be published over HTTP is in the topic, and what was refused is not.
+    fn check_published(&self, log: &Log) -> Result<(), String> {
+        let mut found = BTreeSet::new();
+        for event in log.values() {
+            found.insert(text_of(&body_of(event)?, "note"));
+        }
+        for (note, post) in &self.notes.published {
+            match (post, found.contains(note)) {
+                (Post::Made { .. }, false) => return Err(format!("G2: {note} was published and is not in the log")),
+                (Post::Refused, true) => return Err(format!("G3: {note} was refused and is in the log")),
+                _ => {}
             }
         }
         Ok(())
@@ -265,7 +323,7 @@ impl World {
     // ---- tasks ----------------------------------------------------------------------------------------------------------
 
     /// For each thing that is to be done there is one task, it was handed to somebody, and by now it is done.
-    fn check_tasks(&mut self, session: &Log, tickets: &Log) -> Result<(), String> {
+    fn check_tasks(&mut self, session: &Log, tickets: &Log, chat: &Log) -> Result<(), String> {
         let mut expected = BTreeSet::new();
         for event in session.values() {
             let body = body_of(event)?;
@@ -287,6 +345,9 @@ impl World {
                 "user_response" => expected.insert(format!("response {}", text_of(&body, "response"))),
                 _ => true,
             };
+        }
+        for event in chat.values().filter(|event| event.kind == "message") {
+            expected.insert(format!("chat {}", text_of(&body_of(event)?, "message")));
         }
         let handed: BTreeSet<String> = self.office.ledger.subjects.keys().cloned().collect();
         if let Some(lost) = expected.difference(&handed).next() {
@@ -379,6 +440,14 @@ fn check_snapshot(room: &str, head: u64, snapshot: &Value, log: &Log) -> Result<
         let content = text_of(&body_of(event)?, "content");
         return if text_of(snapshot, "content") == content { Ok(()) } else { wrong(content) };
     }
+    if room == WORKFLOW {
+        let mut newest = None;
+        for event in log.range(..=head).map(|(_, event)| event).filter(|event| event.kind == "progress") {
+            newest = Some(text_of(&body_of(event)?, "note"));
+        }
+        let is_it = newest.as_deref() == snapshot["note"].as_str();
+        return if is_it { Ok(()) } else { wrong(format!("{newest:?}")) };
+    }
     if room == SESSION {
         let all = decisions(log)?;
         let before: Log = log.range(..=head).map(|(seq, event)| (*seq, event.clone())).collect();
@@ -405,7 +474,7 @@ fn check_snapshot(room: &str, head: u64, snapshot: &Value, log: &Log) -> Result<
 
 /// A page bears no seqs; what it was shown must be a run of the log all the same, byte for byte.
 fn check_page(view: &pages::View, log: &Log) -> Result<(), String> {
-    let name = if view.room == TICKETS { Name::Tickets } else { Name::Agents };
+    let name = vocabulary(view.room);
     let frames: Vec<(usize, String)> =
         log.values().enumerate().filter_map(|(place, event)| Some((place, encoded(view.room, event, name)?))).collect();
     let Some(first) = view.shown.first() else {
@@ -435,6 +504,19 @@ fn check_page(view: &pages::View, log: &Log) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+fn vocabulary(room: &str) -> Name {
+    match room {
+        TICKETS => Name::Tickets,
+        WORKFLOW | TOPIC | CHAT => Name::Workflows,
+        _ => Name::Agents,
+    }
+}
+
+/// Everything that the room's pages are shown.
+pub fn encoded_log<'e>(room: &str, log: impl IntoIterator<Item = &'e Event>) -> Vec<String> {
+    log.into_iter().filter_map(|event| encoded(room, event, vocabulary(room))).collect()
 }
 
 /// The frame's payload: none where the dialect keeps an event to itself.
