@@ -180,6 +180,11 @@ pub const USER_TIMEOUT: Duration = Duration::from_secs(20);
 pub const COMMIT_SLOW: Duration = Duration::from_secs(5);
 pub const COMMIT_HANG: Duration = Duration::from_secs(30);
 
+/// Panics that each met one connection alone and cost only that; one more within the span ends the process (PROMISES.md
+/// I5). Erlang's supervisors give up after one in five seconds, but theirs are whole subsystems and these single clients.
+pub const PANICS_MAX: usize = 3;
+pub const PANICS_SPAN: Duration = Duration::from_secs(5);
+
 /// Nested inclusions of one expansion (the originals' early bound).
 pub const EXPAND_DEPTH_MAX: usize = 10;
 /// Bytes one expansion may produce.

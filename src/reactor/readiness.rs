@@ -14,7 +14,8 @@ use crate::dialect::{self, Intent, Name};
 use crate::http::{Reason, Reject};
 use crate::ids::ConnId;
 use crate::limits::{READ_BUDGET_BYTES, SCRATCH_BYTES};
-use crate::ws::{self, Close};
+use crate::panics;
+use crate::ws::{self, Close, Inflater};
 
 /// How soon a connection that waits for an answer is told to go again.
 const DISMISS_AGAIN: Duration = Duration::from_millis(50);
@@ -165,8 +166,16 @@ impl<P: Poller> Reactor<P> {
                 break;
             }
             let Some(rest) = input.get_mut(used..) else { break };
-            let rest_len = rest.len();
-            let (step_used, step) = entry.conn.next(rest, &self.live.limits, self.now, &mut self.inflater, out);
+            let (rest_len, said) = (rest.len(), out.len());
+            let next = panics::contain(|| entry.conn.next(rest, &self.live.limits, self.now, &mut self.inflater, out));
+            let Some((step_used, step)) = next else {
+                // What it had begun to say, and what it had begun to inflate, is half done.
+                out.truncate(said);
+                self.inflater = Inflater::default();
+                self.emit(id, out);
+                self.outlive_panic(id);
+                return input.len();
+            };
             used += step_used;
             // A message is charged as what it comes to.
             let inflated = self.inflater.take_inflated();
@@ -206,6 +215,13 @@ impl<P: Poller> Reactor<P> {
             }
         }
         used
+    }
+
+    /// The connection's own code has panicked, and nobody else's: it alone is closed, or its request answered with 500.
+    pub(super) fn outlive_panic(&mut self, id: ConnId) {
+        self.wiring.status.metrics.handler_panics.inc();
+        self.turn_away(id, &Reject::new(Reason::Internal, "the code that served this connection failed"));
+        self.wiring.status.panics.note(self.now.0);
     }
 
     /// A client that floods is told so, behind what it was answered.

@@ -26,6 +26,8 @@ use crate::backlog::Backlog;
 use crate::clock::{Clock, Mono, Wall};
 use crate::dialect::{self, Applied, Asker, Change, Env, Failure, FileTask, First, Reply, Signal, Write};
 use crate::directory::Directory;
+#[cfg(feature = "canary")]
+use crate::failpoints::{self, Site};
 use crate::ids::{ConnId, RoomName};
 use crate::limits::{BATCH_OPS_MAX, STORE_MAILBOX};
 use crate::mailbox::{Inbox, Mailbox};
@@ -256,6 +258,8 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
                     self.post_committed(&done.seen);
                 }
                 let committed = self.store.commit();
+                #[cfg(feature = "canary")]
+                failpoints::pass(Site::Committed);
                 self.wiring.pulse.end();
                 committed
             }
@@ -297,6 +301,8 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
         for job in batch {
             let mut recorder = Recorder { rows: self.store.rows(), seen: &mut done.seen };
             done.applied.push(carry_out_job(job, &mut recorder, &self.wiring.env)?);
+            #[cfg(feature = "canary")]
+            failpoints::pass(Site::Uncommitted);
         }
         if !self.alone && (done.seen.tasks || self.desk.wants(now)) {
             done.looked = true;
