@@ -59,6 +59,18 @@ fn arm(client: &mut Client, site: &str) {
     client.say(json!({"op": "panic", "type": site, "data": SECRET}).to_string());
 }
 
+/// The code it is closed with; `None` for a socket that ends without.
+fn close_of(client: &mut Client) -> Option<u16> {
+    loop {
+        match client.hear() {
+            Heard::Text(_) => {}
+            Heard::Close(code, _) => return Some(code),
+            Heard::End(_) => return None,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 /// Everything up to the end of the socket; whether a close frame stood before it depends on where the process ended.
 fn until_the_end(client: &mut Client) -> Vec<Value> {
     let mut heard = Vec::new();
@@ -106,15 +118,7 @@ fn a_panic_in_one_connections_handler_closes_only_that_connection() {
         publish(&mut unlucky, &format!("unlucky-{round}"));
         arm(&mut unlucky, "handler");
         // What was asked before is stored, whether its answer came before the close or is asked for again.
-        let mut heard = Vec::new();
-        let close = loop {
-            match unlucky.hear() {
-                Heard::Text(text) => heard.push(text),
-                Heard::Close(code, reason) => break (code, reason),
-                other => panic!("{other:?}"),
-            }
-        };
-        assert_eq!((close.0, &*close.1), (1011, "internal"), "after {heard:?}");
+        assert_eq!(close_of(&mut unlucky), Some(1011));
         assert_told(&mut process, &["only its connection is closed"]);
         stored(&mut writer, &format!("writer-{round}"));
         assert_eq!(panics_counted(&process), round);
@@ -163,10 +167,10 @@ fn the_fourth_panic_within_five_seconds_ends_the_process() {
     for number in 1..=4 {
         let mut unlucky = connect(&process);
         arm(&mut unlucky, "handler");
-        match unlucky.hear() {
-            Heard::Close(1011, _) if number <= 3 => {}
+        match close_of(&mut unlucky) {
+            Some(1011) => {}
             // The fourth takes everybody along; its close frame may not have left.
-            Heard::Close(1011, _) | Heard::End(_) if number == 4 => {}
+            None if number == 4 => {}
             other => panic!("panic {number}: {other:?}"),
         }
     }
