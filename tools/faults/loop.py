@@ -1,12 +1,13 @@
 """The n-th write or sync fails (PROMISES.md G3, G11): for each n a server under load meets the fault, and the next process on
 the same data directory is held against everything that anybody was told.
 
-A case is "ERRNO:KIND:N", such as EIO:sync:37, or with ":start" behind it, where calls are counted from the start of the
-process. Cases that follow one another share a data directory: each begins where the fault of the one before it left off.
+A case is "ERRNO:KIND:N", such as EIO:sync:37. With ":start" behind it calls are counted from the start of the process, with
+":fresh" from its first start in a directory of its own. Cases that follow one another share a data directory: each begins where the fault of the one before it left off.
 """
 
 import asyncio
 import random
+import shutil
 import signal
 
 from faulty import ERRNOS, EXIT_START, EXIT_STORE, FAIL, KINDS, SHORT, SYNC, WRITE, FaultyServer
@@ -35,7 +36,8 @@ class Case:
         self.text = text
         self.errno, self.kind, number, *rest = text.split(":")
         self.number = int(number)
-        self.at_start = rest == ["start"]
+        self.is_fresh = rest == ["fresh"]
+        self.at_start = self.is_fresh or rest == ["start"]
 
     def __str__(self):
         return self.text
@@ -82,6 +84,9 @@ class Chunk:
         dice = random.Random(f"{self.seed} {case}")
         if case.at_start:
             self.kill()
+            if case.is_fresh:
+                shutil.rmtree(self.server.data, ignore_errors=True)
+                self.told = []
             self.fail_at_start(case)
             self.restart()
         elif not self.server.is_running():
@@ -137,16 +142,20 @@ class Chunk:
 
     async def load(self, case, dice, fault=True):
         stop = asyncio.Event()
-        clients = []
+        clients, sockets = [], []
         for told in self.told:
-            clients.append(observe(self.server, told))
+            sockets.append(await Socket.open(self.server, told.room))
+            clients.append(observe(sockets[-1], told))
             for n in range(WRITERS):
-                clients.append(write(self.server, told, f"w{n}", random.Random(dice.random()), stop, dice.choice((1, 2, 4))))
-        tasks = [asyncio.create_task(client) for client in clients]
+                own, window = random.Random(dice.random()), dice.choice((1, 2, 4))
+                sockets.append(await Socket.open(self.server))
+                clients.append(write(sockets[-1], told, f"w{n}", own, stop, window))
+        tasks = []
         try:
             if fault:
                 forever, action = dice.random() < 0.3, SHORT if case.kind == "write" and dice.random() < 0.25 else FAIL
                 self.server.control.arm(KINDS[case.kind], case.number, ERRNOS[case.errno], forever, action)
+            tasks = [asyncio.create_task(client) for client in clients]
             await self.until_hit(tasks, case.number if not fault else None)
             if fault and not case.is_fatal and self.server.is_running():
                 await self.live_on(dice)
@@ -162,6 +171,8 @@ class Chunk:
             for task in tasks:
                 task.cancel()
             ends = await asyncio.gather(*tasks, return_exceptions=True)
+            for socket in sockets:
+                socket.drop()
         for end in ends:
             if isinstance(end, Exception):
                 raise end
@@ -202,7 +213,7 @@ class Chunk:
         async with asyncio.timeout(RESUME_SECONDS):
             for told in self.told:
                 head = max(told.acknowledged.values(), default=0)
-                while any(not run or run[-1][0] < head for run in told.runs):
+                while any(run.last < head for run in told.runs):
                     await asyncio.sleep(0.002)
 
     # --- the end ---

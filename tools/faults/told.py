@@ -10,10 +10,21 @@ import json
 from harness import equal, expect, read_events
 
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.exceptions import ConnectionClosed
 
 ANSWER_SECONDS = 20
-GONE = (ConnectionClosed, OSError, InvalidHandshake, TimeoutError, EOFError)
+
+
+class Run:
+    """What one observer was shown, behind the head that it was told when it joined."""
+
+    def __init__(self, head):
+        self.head = head
+        self.events = []  # (seq, id, data) in the order of sight
+
+    @property
+    def last(self):
+        return self.events[-1][0] if self.events else self.head
 
 
 class Told:
@@ -25,7 +36,7 @@ class Told:
         self.acknowledged = {}  # id → seq
         self.refused = {}  # id → code; certain
         self.unknown = set()  # ids that were answered so
-        self.runs = []  # of each observer: [(seq, id, data)] in the order of sight
+        self.runs = []  # of each observer
         self.closes = []  # code of each socket's end, None for one without a close frame
 
     def unanswered(self):
@@ -64,9 +75,7 @@ class Told:
         for id, code in self.refused.items():
             expect(id not in where, lambda: f"{self.room}: {id} was refused ({code}) and is stored at {where[id]}")
         for run in self.runs:
-            if run:
-                first = run[0][0]
-                equal(run, log[first - 1 : first - 1 + len(run)], f"{self.room}: an observer's run from {first}")
+            equal(run.events, log[run.head : run.last], f"{self.room}: what an observer was shown behind {run.head}")
         return where
 
 
@@ -117,15 +126,15 @@ class Socket:
     async def close(self):
         await self.socket.close()
 
+    def drop(self):
+        """Without a goodbye."""
+        self.socket.transport.abort()
 
-async def write(server, told, name, dice, stop, window=4):
+
+async def write(socket, told, name, dice, stop, window):
     """Pipelines publishes until `stop` is set, then waits for what is unanswered; or until the socket ends."""
     waiting = 0
     number = 0
-    try:
-        socket = await Socket.open(server)
-    except GONE:
-        return
     try:
         while True:
             while waiting < window and not stop.is_set():
@@ -145,27 +154,15 @@ async def write(server, told, name, dice, stop, window=4):
         raise AssertionError(f"{name} has waited {ANSWER_SECONDS} s for {waiting} answers") from None
 
 
-async def observe(server, told, stop_at=None):
-    """Is shown the room until the socket ends, or until it has seen `stop_at()` events."""
-    run = []
+async def observe(socket, told):
+    """Is shown the room until the socket ends."""
+    run = Run(socket.joined["head"])
     told.runs.append(run)
     try:
-        socket = await Socket.open(server, told.room)
-    except GONE:
-        return
-    try:
-        while stop_at is None or not (run and run[-1][0] >= (stop_at() or float("inf"))):
-            try:
-                frame = await socket.hear(0.05 if stop_at else ANSWER_SECONDS)
-            except TimeoutError:
-                if stop_at is None:
-                    continue
-                if stop_at() is not None and not run and stop_at() <= socket.joined["head"]:
-                    break
-                continue
+        while True:
+            frame = json.loads(await socket.socket.recv())
             if frame["op"] == "event":
-                run.append((frame["seq"], frame["id"], frame["data"]))
-        await socket.close()
+                run.events.append((frame["seq"], frame["id"], frame["data"]))
     except ConnectionClosed:
         told.closes.append(socket.close_code())
 
