@@ -112,10 +112,14 @@ class FaultyServer(Server):
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def on_memory():
-    """Data directories in memory: a sync that does not wait for a disk, where there is room for it."""
-    if os.access("/dev/shm", os.W_OK):
-        tempfile.tempdir = "/dev/shm"
+@contextlib.contextmanager
+def a_place_of_our_own():
+    """Everything lies below one directory that goes with us; in memory where there is room, so that a sync does not wait for
+    a disk that others use too."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="faults-", dir=memory) as place:
+        tempfile.tempdir = place
+        yield Path(place)
 
 
 def not_run(why):

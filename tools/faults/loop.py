@@ -193,6 +193,15 @@ class Chunk:
     async def live_on(self, dice):
         """A full disk: refusals while it is full, and five seconds after it is not, every write is taken."""
         await asyncio.sleep(0.02 + 0.03 * dice.random())
+        # What is stored is not refused, however full the disk is: a resend needs no space.
+        for told in self.told:
+            stored = dice.sample(sorted(told.acknowledged), min(2, len(told.acknowledged)))
+            socket = await Socket.open(self.server)
+            for id in stored:
+                await socket.publish(told, id)
+                _, frame = await socket.answer(told)
+                equal((frame["op"], frame.get("dup")), ("ok", True), f"{told.room}: {id}, sent again to a full store")
+            await socket.close()
         self.server.control.disarm()
         clock = asyncio.get_running_loop().time
         begun = clock()
@@ -223,6 +232,7 @@ class Chunk:
         equal(self.server.exit_code(END_SECONDS), EXIT_STORE, "the exit code")
         log = self.server.last_words(20_000)
         expect("nothing more is written" in log, lambda: f"it does not say why it ended:\n{log}")
+        self.counts.add("of them while tidying", "failed while tidying" in log[log.rindex("startup complete") :])
         for told in self.told:
             for close in told.closes:
                 equal(close, 1012, f"{told.room}: a close code")

@@ -86,9 +86,9 @@ class Socket:
         self.socket = socket
 
     @classmethod
-    async def open(cls, server, room=None, since=None):
+    async def open(cls, server, room=None, since=None, query=""):
         options = {"proxy": None, "compression": None, "max_size": None, "open_timeout": ANSWER_SECONDS, "close_timeout": 1}
-        self = cls(await connect(server.ws("/v1/connect"), ping_interval=None, **options))
+        self = cls(await connect(server.ws(f"/v1/connect{query}"), ping_interval=None, **options))
         equal((await self.hear())["op"], "hello", "the first frame")
         if room is not None:
             await self.say(op="join", room=room, **({} if since is None else {"since": since}))
