@@ -24,16 +24,25 @@ thread_local! {
     static ALONE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs what touches one connection alone; `None` when it panicked. Whatever `work` may have changed by then is not to be
-/// used again: the caller drops it with the connection, or makes it anew.
-pub fn contain<T>(work: impl FnOnce() -> T) -> Option<T> {
+/// Marks code that touches one connection alone, inside [`contain`]. Per message, so it is two stores and nothing else.
+pub fn alone<T>(work: impl FnOnce() -> T) -> T {
     ALONE.set(true);
-    let done = panic::catch_unwind(AssertUnwindSafe(work));
+    let done = work();
     ALONE.set(false);
-    done.ok()
+    done
 }
 
-/// From now on a panic outside [`contain`] ends the process. For the program: in a test it would end all tests.
+/// Once for everything that one read brought. `None` when what was [`alone`] panicked: whatever it may have changed by then
+/// is not to be used again, the caller drops it with the connection, or makes it anew. Any other panic goes on.
+pub fn contain<T>(work: impl FnOnce() -> T) -> Option<T> {
+    match panic::catch_unwind(AssertUnwindSafe(work)) {
+        Ok(done) => Some(done),
+        Err(_) if ALONE.replace(false) => None,
+        Err(payload) => panic::resume_unwind(payload),
+    }
+}
+
+/// From now on a panic in what is not [`alone`] ends the process. For the program: in a test it would end all tests.
 pub fn end_the_process() {
     panic::set_hook(Box::new(|info| {
         let (what, place) = (message(info.payload()), place(info));

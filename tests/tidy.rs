@@ -240,7 +240,7 @@ const CALLS: &[(&str, &[&str], &str)] = &[
     ("eprintln!", &["main", "commands"], "the `log` macros"),
     ("print!", &["main", "commands"], "the `log` macros"),
     ("process::exit", &["server", "panics"], "return an ExitCode from main"),
-    ("catch_unwind", &["panics"], "panics::contain, and only for what touches one connection alone"),
+    ("catch_unwind", &["panics"], "panics::contain and panics::alone, for what touches one connection alone"),
     ("panic!", &["store/memory", "failpoints"], "an error of this module's own enum; a peer's bytes never panic"),
     ("unwrap_unchecked", &[], "a match"),
     ("static mut", &[], "a field of the thread that owns it"),

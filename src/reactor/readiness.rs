@@ -132,7 +132,7 @@ impl<P: Poller> Reactor<P> {
     fn feed(&mut self, id: ConnId, fresh: &mut [u8], out: &mut Vec<u8>) {
         let Some(entry) = self.table.reach(id) else { return };
         if !entry.conn.has_tail() {
-            let used = self.steps(id, fresh, out);
+            let used = self.contained_steps(id, fresh, out);
             if let (Some(rest), Some(entry)) = (fresh.get(used..), self.table.reach(id))
                 && !rest.is_empty()
             {
@@ -141,7 +141,7 @@ impl<P: Poller> Reactor<P> {
         } else {
             let mut tail = entry.conn.take_tail();
             tail.extend_from_slice(fresh);
-            let used = self.steps(id, &mut tail, out);
+            let used = self.contained_steps(id, &mut tail, out);
             if used < tail.len()
                 && let Some(entry) = self.table.reach(id)
             {
@@ -150,6 +150,18 @@ impl<P: Poller> Reactor<P> {
             }
         }
         self.emit(id, out);
+    }
+
+    /// The steps of one read. Where the connection's own code panics, whole replies and a half one lie in `out`, and a half
+    /// message in the inflater: neither is used again.
+    fn contained_steps(&mut self, id: ConnId, input: &mut [u8], out: &mut Vec<u8>) -> usize {
+        if let Some(used) = panics::contain(|| self.steps(id, input, out)) {
+            return used;
+        }
+        out.clear();
+        self.inflater = Inflater::default();
+        self.outlive_panic(id);
+        input.len()
     }
 
     fn steps(&mut self, id: ConnId, input: &mut [u8], out: &mut Vec<u8>) -> usize {
@@ -166,16 +178,9 @@ impl<P: Poller> Reactor<P> {
                 break;
             }
             let Some(rest) = input.get_mut(used..) else { break };
-            let (rest_len, said) = (rest.len(), out.len());
-            let next = panics::contain(|| entry.conn.next(rest, &self.live.limits, self.now, &mut self.inflater, out));
-            let Some((step_used, step)) = next else {
-                // What it had begun to say, and what it had begun to inflate, is half done.
-                out.truncate(said);
-                self.inflater = Inflater::default();
-                self.emit(id, out);
-                self.outlive_panic(id);
-                return input.len();
-            };
+            let rest_len = rest.len();
+            let (step_used, step) =
+                panics::alone(|| entry.conn.next(rest, &self.live.limits, self.now, &mut self.inflater, out));
             used += step_used;
             // A message is charged as what it comes to.
             let inflated = self.inflater.take_inflated();

@@ -84,7 +84,7 @@ impl<P: Poller> Reactor<P> {
             failpoints::pass(Site::Request);
             read()
         };
-        match panics::contain(read) {
+        match panics::contain(|| panics::alone(read)) {
             Some(intent) => self.take_on(id, intent, &mut Vec::new()),
             None => self.outlive_panic(id),
         }

@@ -485,6 +485,13 @@ class SteppedServer(Server):
         with variables(**self.environment):
             super().start()
 
+    def kill(self):
+        super().kill()
+        if self.process is not None:
+            # The library removes what it shares with children at an end in order alone.
+            for name in (f"faketime_shm_{self.pid}", f"sem.faketime_sem_{self.pid}"):
+                Path("/dev/shm", name).unlink(missing_ok=True)
+
     def step(self, seconds):
         """Renamed into place: half a file would be another time."""
         fresh = self.offset.with_suffix(".new")

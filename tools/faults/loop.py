@@ -239,8 +239,8 @@ class Chunk:
             expect(len(told.closes) == 1 + WRITERS, f"{told.room}: {len(told.closes)} sockets heard a close")
             codes = set(told.refused.values())
             expect(codes <= {"store_broken", "store_full"}, lambda: f"{told.room}: refused as {codes}")
-        after = self.server.control.syncs_after
-        equal(after, 0, "syncs of the database behind the first error")
+        control = self.server.control
+        equal((control.writes_after, control.syncs_after), (0, 0), "writes and syncs of the database behind the first error")
         self.counts.add("ends with 4")
 
     def end_well(self, dice):

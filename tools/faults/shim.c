@@ -101,6 +101,7 @@ static ssize_t admit_write(int fd, size_t length, char path[PATH_MAX], int *ours
         /* The rest is asked for next, and fails: a disk that fills in the middle of a write. */
         if (length > 1 && get(&control->hits) == 1) {
             __atomic_store_n(&control->nth, get(&control->writes) + 1, __ATOMIC_SEQ_CST);
+            *ours = 0; /* this is the fault, and no write behind it */
             return length / 2;
         }
         /* fall through */
