@@ -33,7 +33,8 @@
 //!   in a room: the client is a cursor, not a queue. A reactor never blocks; nothing is dropped silently.
 //! * `http`, `ws`, `auth`, `dialect`, `conn` and `room` open no file, read no clock, spawn nothing and roll no dice.
 //! * There is one shared lock on a message's way, the directory (who listens where, and where rooms stand), held for a look-up.
-//! * Whatever a peer sends yields a value or an error, never a panic. There is no `unsafe`.
+//! * Whatever a peer sends yields a value or an error, never a panic. There is no `unsafe`. Where that is not so after all,
+//!   a panic in what touches one connection alone closes that one, and any other ends the process (`panics.rs`).
 
 #![forbid(unsafe_code)]
 
@@ -44,6 +45,11 @@ pub mod ids;
 pub mod clock;
 
 pub mod mutant;
+
+pub mod panics;
+
+#[cfg(feature = "canary")]
+pub mod failpoints;
 
 pub mod meter;
 

@@ -180,6 +180,11 @@ pub const USER_TIMEOUT: Duration = Duration::from_secs(20);
 pub const COMMIT_SLOW: Duration = Duration::from_secs(5);
 pub const COMMIT_HANG: Duration = Duration::from_secs(30);
 
+/// Panics that each met one connection alone and cost only that; one more within the span ends the process (PROMISES.md
+/// I5). Erlang's supervisors give up after one in five seconds, but theirs are whole subsystems and these single clients.
+pub const PANICS_MAX: usize = 3;
+pub const PANICS_SPAN: Duration = Duration::from_secs(5);
+
 /// Nested inclusions of one expansion (the originals' early bound).
 pub const EXPAND_DEPTH_MAX: usize = 10;
 /// Bytes one expansion may produce.
@@ -206,7 +211,9 @@ pub const BACKLOG: i32 = 4096;
 pub const DESCRIPTORS_RESERVED: u64 = 64;
 /// Pause after `accept` failed for want of descriptors; mio is edge-triggered, so nobody wakes us (PROMISES.md F5).
 pub const ACCEPT_RETRY_MIN: Duration = Duration::from_millis(50);
-pub const ACCEPT_RETRY_MAX: Duration = Duration::from_secs(1);
+pub const ACCEPT_RETRY_MAX: Duration = Duration::from_millis(500);
+const _: () =
+    assert!(ACCEPT_RETRY_MAX.as_millis() <= 500, "with descriptors free, accepting goes on within a second (L4)");
 
 const _: () =
     assert!(2 * SEND_BUFFER_BYTES >= 4 * SEGMENT_BYTES_MAX as usize, "a receiver acknowledges every other segment");

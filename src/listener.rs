@@ -16,6 +16,8 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+#[cfg(feature = "canary")]
+use crate::failpoints::{self, Site};
 use crate::http::{Reason, Reject, Response, reply};
 use crate::limits::{ACCEPT_RETRY_MAX, ACCEPT_RETRY_MIN, BACKLOG, SEGMENT_BYTES_MAX, SEND_BUFFER_BYTES, USER_TIMEOUT};
 use crate::mailbox::Mailbox;
@@ -134,6 +136,8 @@ impl Listener {
             let Some(socket) = self.sockets.get(index) else { return false };
             match socket.accept() {
                 Ok((stream, peer)) => {
+                    #[cfg(feature = "canary")]
+                    failpoints::pass(Site::Listener);
                     self.pause = None;
                     if self.metrics.connections.get() >= self.connections_max {
                         self.metrics.rejected(Reason::TooManyConnections.row().name);

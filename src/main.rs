@@ -13,8 +13,8 @@ use commitcast::auth::Mode;
 use commitcast::clock::Clock;
 use commitcast::config::{ConfigError, Flags, Settings};
 use commitcast::dialect::Name;
-use commitcast::logging;
 use commitcast::server::{End, Server};
+use commitcast::{logging, panics};
 
 mod commands;
 
@@ -141,6 +141,7 @@ fn serve(flags: &Serve) -> ExitCode {
     if let Err(error) = logging::init(&settings.log, &Clock::system()) {
         eprintln!("the log could not be set up: {error}");
     }
+    panics::end_the_process();
     let signals = match Signals::catch() {
         Ok(signals) => signals,
         Err(error) => {

@@ -54,6 +54,7 @@ pub struct Metrics {
     pub rejects: Family<ReasonLabel, Counter>,
     pub closes: Family<CloseLabel, Counter>,
     pub accept_pauses: Counter,
+    pub handler_panics: Counter,
     pub loop_lag: Histogram,
     pub batch_operations: Histogram,
     pub commit_seconds: Histogram,
@@ -100,6 +101,7 @@ impl Default for Metrics {
             rejects: Family::default(),
             closes: Family::default(),
             accept_pauses: Counter::default(),
+            handler_panics: Counter::default(),
             loop_lag: seconds(),
             batch_operations: Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0]),
             commit_seconds: seconds(),
@@ -145,6 +147,11 @@ impl Default for Metrics {
             "accept_pause",
             "Times accepting paused for want of descriptors",
             metrics.accept_pauses.clone(),
+        );
+        registry.register(
+            "handler_panics",
+            "Connections closed for a panic that met nobody else",
+            metrics.handler_panics.clone(),
         );
         registry.register(
             "loop_lag_seconds",

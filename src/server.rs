@@ -30,6 +30,7 @@ use crate::listener::{self, Listener};
 use crate::mailbox::{self, Mailbox};
 use crate::metrics::Metrics;
 use crate::mutant::Canary;
+use crate::panics::EXIT_FAULT;
 use crate::presence::Presence;
 use crate::reactor::poller::MioPoller;
 use crate::reactor::{self, Control, Inbound, Reactor};
@@ -218,7 +219,7 @@ impl Server {
                 if let Err(error) = reactor.run() {
                     // Without its poller a reactor is nothing, and its clients come back to a new process.
                     log::error!("reactor {index}: {error}");
-                    std::process::exit(70);
+                    std::process::exit(EXIT_FAULT);
                 }
             })?);
         }
@@ -237,7 +238,7 @@ impl Server {
             if let Err(error) = listener.run() {
                 // Without its poller a listener is deaf, and a process that nobody reaches helps nobody.
                 log::error!("the listener's poller failed: {error}");
-                std::process::exit(70);
+                std::process::exit(EXIT_FAULT);
             }
         })?;
 

@@ -14,6 +14,7 @@ use crate::dialect::{Name, time};
 use crate::http::Response;
 use crate::limits::COMMIT_SLOW;
 use crate::metrics::Metrics;
+use crate::panics::Panics;
 use crate::protocol;
 use crate::store::Pulse;
 
@@ -22,6 +23,7 @@ use crate::store::Pulse;
 pub struct Status {
     pub metrics: Arc<Metrics>,
     pub pulse: Arc<Pulse>,
+    pub panics: Panics,
     /// `full` or `normal`: an explicit choice that is admitted to.
     pub durability: &'static str,
     /// `debug`, `open` or `production`.
@@ -40,6 +42,7 @@ impl Status {
         Status {
             metrics,
             pulse,
+            panics: Panics::default(),
             durability,
             environment,
             draining: AtomicBool::new(false),

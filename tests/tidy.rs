@@ -239,11 +239,13 @@ const CALLS: &[(&str, &[&str], &str)] = &[
     ("println!", &["main", "commands"], "the `log` macros; standard output belongs to the commands"),
     ("eprintln!", &["main", "commands"], "the `log` macros"),
     ("print!", &["main", "commands"], "the `log` macros"),
-    ("process::exit", &["server"], "return an ExitCode from main"),
-    ("panic!", &["store/memory"], "an error of this module's own enum; a peer's bytes never panic"),
+    ("process::exit", &["server", "panics"], "return an ExitCode from main"),
+    ("catch_unwind", &["panics"], "panics::contain and panics::alone, for what touches one connection alone"),
+    ("panic!", &["store/memory", "failpoints"], "an error of this module's own enum; a peer's bytes never panic"),
     ("unwrap_unchecked", &[], "a match"),
     ("static mut", &[], "a field of the thread that owns it"),
-    ("thread_local!", &[], "a field of the thread that owns it"),
+    // A panic hook knows nothing but its thread.
+    ("thread_local!", &["panics"], "a field of the thread that owns it"),
 ];
 
 /// Nowhere at all, tests and tools included.

@@ -8,6 +8,8 @@ use super::Reactor;
 use super::poller::Poller;
 use crate::conn::{Phase, Stream};
 use crate::dialect::{self, Asker, Change, Denial, Desk, Failure, FileTask, Intent, Joining, Read, Write};
+#[cfg(feature = "canary")]
+use crate::failpoints::{self, Site};
 use crate::http::Response;
 use crate::ids::ConnId;
 use crate::mailbox::{Full, Mailbox};
@@ -23,6 +25,8 @@ impl<P: Poller> Reactor<P> {
             // Touches no room and leaves the connection as it is: nothing to be judged, nothing to be settled.
             return ws::frame::put_text(out, payload);
         }
+        #[cfg(feature = "canary")]
+        failpoints::pass(Site::Reactor);
         let intent = self.judge(id, intent);
         let Some(entry) = self.table.touch(id) else { return };
         match intent {

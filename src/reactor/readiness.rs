@@ -15,7 +15,8 @@ use crate::http::{Reason, Reject};
 use crate::ids::ConnId;
 use crate::limits::{READ_BUDGET_BYTES, SCRATCH_BYTES};
 use crate::mutant::Mutant;
-use crate::ws::{self, Close};
+use crate::panics;
+use crate::ws::{self, Close, Inflater};
 
 /// How soon a connection that waits for an answer is told to go again.
 const DISMISS_AGAIN: Duration = Duration::from_millis(50);
@@ -132,7 +133,7 @@ impl<P: Poller> Reactor<P> {
     fn feed(&mut self, id: ConnId, fresh: &mut [u8], out: &mut Vec<u8>) {
         let Some(entry) = self.table.reach(id) else { return };
         if !entry.conn.has_tail() {
-            let used = self.steps(id, fresh, out);
+            let used = self.contained_steps(id, fresh, out);
             if let (Some(rest), Some(entry)) = (fresh.get(used..), self.table.reach(id))
                 && !rest.is_empty()
             {
@@ -141,7 +142,7 @@ impl<P: Poller> Reactor<P> {
         } else {
             let mut tail = entry.conn.take_tail();
             tail.extend_from_slice(fresh);
-            let used = self.steps(id, &mut tail, out);
+            let used = self.contained_steps(id, &mut tail, out);
             if used < tail.len()
                 && let Some(entry) = self.table.reach(id)
             {
@@ -150,6 +151,18 @@ impl<P: Poller> Reactor<P> {
             }
         }
         self.emit(id, out);
+    }
+
+    /// The steps of one read. Where the connection's own code panics, whole replies and a half one lie in `out`, and a half
+    /// message in the inflater: neither is used again.
+    fn contained_steps(&mut self, id: ConnId, input: &mut [u8], out: &mut Vec<u8>) -> usize {
+        if let Some(used) = panics::contain(|| self.steps(id, input, out)) {
+            return used;
+        }
+        out.clear();
+        self.inflater = Inflater::default();
+        self.outlive_panic(id);
+        input.len()
     }
 
     fn steps(&mut self, id: ConnId, input: &mut [u8], out: &mut Vec<u8>) -> usize {
@@ -167,7 +180,8 @@ impl<P: Poller> Reactor<P> {
             }
             let Some(rest) = input.get_mut(used..) else { break };
             let rest_len = rest.len();
-            let (step_used, step) = entry.conn.next(rest, &self.live.limits, self.now, &mut self.inflater, out);
+            let (step_used, step) =
+                panics::alone(|| entry.conn.next(rest, &self.live.limits, self.now, &mut self.inflater, out));
             used += step_used;
             // A message is charged as what it comes to.
             let inflated = self.inflater.take_inflated();
@@ -207,6 +221,13 @@ impl<P: Poller> Reactor<P> {
             }
         }
         used
+    }
+
+    /// The connection's own code has panicked, and nobody else's: it alone is closed, or its request answered with 500.
+    pub(super) fn outlive_panic(&mut self, id: ConnId) {
+        self.wiring.status.metrics.handler_panics.inc();
+        self.turn_away(id, &Reject::new(Reason::Internal, "the code that served this connection failed"));
+        self.wiring.status.panics.note(self.now.0);
     }
 
     /// A client that floods is told so, behind what it was answered.

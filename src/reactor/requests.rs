@@ -8,9 +8,12 @@ use crate::auth::redact::redact_target;
 use crate::auth::rights::Verb;
 use crate::conn::{Asked, Framing, Handshake};
 use crate::dialect::{self, Entrance, Intent, Opening, Query};
+#[cfg(feature = "canary")]
+use crate::failpoints::{self, Site};
 use crate::http::{Head, Method, Reason, Reject, Response, cors};
 use crate::ids::ConnId;
 use crate::limits::EARLY_BYTES_MAX;
+use crate::panics;
 use crate::ws;
 
 impl<P: Poller> Reactor<P> {
@@ -63,15 +66,27 @@ impl<P: Poller> Reactor<P> {
             Ok(Admitted::Backend(key)) => {
                 let actor = key.name.as_str().into();
                 entry.conn.ask(Asked::request(framing, actor, true), self.now.0);
-                let intent = dialect::backend::endpoint(head, body, &key);
-                self.take_on(id, intent, &mut Vec::new());
+                self.take_endpoint(id, || dialect::backend::endpoint(head, body, &key));
             }
             Ok(Admitted::Endpoint(name, actor, verified)) => {
                 entry.conn.ask(Asked::request(framing, actor, verified), self.now.0);
-                let intent = dialect::endpoint(name, head, body, &decision.client.to_string(), &self.wiring.env);
-                self.take_on(id, intent, &mut Vec::new());
+                let env = self.wiring.env.clone();
+                self.take_endpoint(id, || dialect::endpoint(name, head, body, &decision.client.to_string(), &env));
             }
             Err(refused) => self.refuse_request(id, &target, &refused, framing),
+        }
+    }
+
+    /// Reads a request as its dialect does.
+    fn take_endpoint(&mut self, id: ConnId, read: impl FnOnce() -> Intent) {
+        let read = || {
+            #[cfg(feature = "canary")]
+            failpoints::pass(Site::Request);
+            read()
+        };
+        match panics::contain(|| panics::alone(read)) {
+            Some(intent) => self.take_on(id, intent, &mut Vec::new()),
+            None => self.outlive_panic(id),
         }
     }
 

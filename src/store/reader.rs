@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use super::{Answer, Committed, Delivery, Page, Question, Reset, Snapshots};
 use crate::dialect::{self, ConnView, Env, Failure, Frames, Name};
+#[cfg(feature = "canary")]
+use crate::failpoints::{self, Site};
 use crate::ids::{RoomName, Seq};
 use crate::limits::{CENSUS_WAIT, PAGE_BYTES_MAX, PAGE_EVENTS_MAX};
 use crate::mailbox::{self, Inbox, Mailbox};
@@ -110,6 +112,8 @@ impl<R: Snapshots, I: From<Delivery> + Send> Reader<R, I> {
     }
 
     fn over_snapshot<T>(&mut self, ask: impl FnOnce(&mut dyn Rows) -> Result<T, RowsError>) -> Result<T, RowsError> {
+        #[cfg(feature = "canary")]
+        failpoints::pass(Site::Reader);
         self.store.begin()?;
         let answer = ask(self.store.rows());
         self.store.end();

@@ -26,6 +26,8 @@ use crate::backlog::Backlog;
 use crate::clock::{Clock, Mono, Wall};
 use crate::dialect::{self, Applied, Asker, Change, Env, Failure, FileTask, First, Reply, Signal, Write};
 use crate::directory::Directory;
+#[cfg(feature = "canary")]
+use crate::failpoints::{self, Site};
 use crate::ids::{ConnId, RoomName};
 use crate::limits::{BATCH_OPS_MAX, STORE_MAILBOX};
 use crate::mailbox::{Inbox, Mailbox};
@@ -33,8 +35,9 @@ use crate::metrics::Metrics;
 use crate::model::{Rows as _, RowsError, Transaction as _};
 use crate::mutant::Mutant;
 
-/// How long a batch is tried again while somebody else holds the database, before its jobs are refused as busy. Less than
-/// `limits.answer`, or the reactors would give up on the answer and close sockets over what is certain.
+/// How long somebody else may hold the database until batches that meet it are refused as busy instead of tried again. Counted
+/// over all batches: what waits behind the first one has waited as long as it has. Less than `limits.answer`, or the reactors
+/// would give up on the answer and close sockets over what is certain.
 const BUSY_PATIENCE: Duration = Duration::from_secs(3);
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
 /// Housekeeping happens at the latest this long after the last write, and so does the look for tasks that have become
@@ -62,8 +65,10 @@ pub struct Worker<S, I> {
     store: S,
     wiring: Wiring<I>,
     queue: Queue,
-    /// A batch that met a busy database, and since when.
-    held: Option<(Vec<Job>, Mono)>,
+    /// A batch that met a busy database.
+    held: Option<Vec<Job>>,
+    /// Since when somebody else has held the database.
+    busy: Option<Mono>,
     desk: Desk,
     alarm: Alarm,
     /// Jobs are carried out one by one, because together they found no space: tasks are handed out afterwards.
@@ -93,6 +98,7 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
             wiring,
             queue: Queue::default(),
             held: None,
+            busy: None,
             desk: Desk::default(),
             alarm: Alarm::default(),
             alone: false,
@@ -147,11 +153,11 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
         if self.alarm.ring(now, self.wiring.clock.wall()) {
             self.queue.push(due());
         }
-        let (batch, since) = self.held.take().unwrap_or_else(|| (self.queue.take_batch(), now));
+        let batch = self.held.take().unwrap_or_else(|| self.queue.take_batch());
         let turn = if batch.is_empty() && self.alarm.is_known() && !self.desk.wants(now) {
             Turn::Idle
         } else {
-            self.transact(batch, since)
+            self.transact(batch)
         };
         match turn {
             Turn::Broken => self.refuse_the_rest(),
@@ -226,7 +232,7 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
         self.post(out);
     }
 
-    fn transact(&mut self, batch: Vec<Job>, since: Mono) -> Turn {
+    fn transact(&mut self, batch: Vec<Job>) -> Turn {
         if self.broken {
             // The housekeeping behind the last transaction failed: nothing is written any more, not even begun (G11).
             self.fail(batch, Failure::Broken);
@@ -234,24 +240,27 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
         }
         let started = self.wiring.clock.mono();
         self.wiring.pulse.begin(started);
-        let turn = self.transact_since(batch, since, started);
+        let turn = self.transact_at(batch, started);
         self.wiring.pulse.end();
         turn
     }
 
-    fn transact_since(&mut self, mut batch: Vec<Job>, since: Mono, started: Mono) -> Turn {
+    fn transact_at(&mut self, mut batch: Vec<Job>, started: Mono) -> Turn {
         let at = self.wiring.clock.wall();
         let mut done = Done { applied: Vec::with_capacity(batch.len()), ..Done::default() };
         let outcome = match self.carry_out(&batch, at, started, &mut done) {
             Ok(()) if batch.is_empty() && done.plan.as_ref().is_none_or(Plan::is_empty) => {
                 // It only looked.
                 self.store.rollback();
+                self.busy = None;
                 self.settle(&mut done, started);
                 return Turn::Idle;
             }
             Ok(()) => {
                 self.leak(&mut batch, &mut done);
                 let committed = self.store.commit();
+                #[cfg(feature = "canary")]
+                failpoints::pass(Site::Committed);
                 self.wiring.pulse.end();
                 committed
             }
@@ -259,6 +268,7 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
         };
         match outcome {
             Ok(()) => {
+                self.busy = None;
                 if !batch.is_empty() {
                     let operations: usize = batch.iter().map(|job| job.write.operations()).sum();
                     self.wiring.metrics.batch_operations.observe(operations as f64);
@@ -273,7 +283,7 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
             }
             Err(CommitError::Refused(error)) => {
                 self.store.rollback();
-                self.refused(batch, since, error, done.looked)
+                self.refused(batch, error, done.looked)
             }
             Err(CommitError::Unknown(why)) => {
                 log::error!(
@@ -299,6 +309,8 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
         for job in batch {
             let mut recorder = Recorder { rows: self.store.rows(), seen: &mut done.seen };
             done.applied.push(carry_out_job(job, &mut recorder, &self.wiring.env)?);
+            #[cfg(feature = "canary")]
+            failpoints::pass(Site::Uncommitted);
         }
         if !self.alone && (done.seen.tasks || self.desk.wants(now)) {
             done.looked = true;
@@ -446,17 +458,21 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
     }
 
     /// `looked`: tasks were to be handed out in the same transaction.
-    fn refused(&mut self, batch: Vec<Job>, since: Mono, error: RowsError, looked: bool) -> Turn {
+    fn refused(&mut self, batch: Vec<Job>, error: RowsError, looked: bool) -> Turn {
+        let now = self.wiring.clock.mono();
+        if error != RowsError::Busy {
+            self.busy = None;
+        }
         match error {
             // Only the desk or the alarm wanted something.
             RowsError::Busy if batch.is_empty() => Turn::Busy,
             RowsError::Full if batch.is_empty() => {
-                self.desk.rest(self.wiring.clock.mono().after(IDLE_TIDY));
+                self.desk.rest(now.after(IDLE_TIDY));
                 self.tidy();
                 Turn::Idle
             }
-            RowsError::Busy if self.wiring.clock.mono().since(since) < BUSY_PATIENCE => {
-                self.held = Some((batch, since));
+            RowsError::Busy if now.since(*self.busy.get_or_insert(now)) < BUSY_PATIENCE => {
+                self.held = Some(batch);
                 Turn::Busy
             }
             RowsError::Busy => {
@@ -466,7 +482,7 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
             // Alone it may fit; or it was a task handed out beside it that did not.
             RowsError::Full if batch.len() > 1 || looked => {
                 self.alone = true;
-                let turn = self.one_by_one(batch, since);
+                let turn = self.one_by_one(batch);
                 self.alone = false;
                 turn
             }
@@ -487,13 +503,13 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
 
     /// There was no space for the whole batch. For some of it there may be, and a resend of what is stored needs none: each
     /// is told its own truth. Refusing them all would call a stored operation refused.
-    fn one_by_one(&mut self, batch: Vec<Job>, since: Mono) -> Turn {
+    fn one_by_one(&mut self, batch: Vec<Job>) -> Turn {
         let mut jobs = batch.into_iter();
         while let Some(job) = jobs.next() {
-            match self.transact(vec![job], since) {
+            match self.transact(vec![job]) {
                 Turn::Worked | Turn::Idle => {}
                 Turn::Busy => {
-                    if let Some((held, _)) = &mut self.held {
+                    if let Some(held) = &mut self.held {
                         held.extend(jobs);
                     }
                     return Turn::Busy;

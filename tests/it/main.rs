@@ -8,6 +8,8 @@ mod deflate;
 mod desk;
 mod documents;
 mod environment;
+#[cfg(feature = "canary")]
+mod faults;
 mod golden;
 mod native;
 mod rates;

@@ -331,11 +331,26 @@ impl Process {
     /// Serves `toml`, written to [`Process::config`], and waits until it listens.
     pub fn start(toml: &str, variables: &[(&str, &str)]) -> Process {
         let data = tempfile::tempdir().unwrap();
-        let config = data.path().join("commitcast.toml");
-        std::fs::write(&config, toml).unwrap();
+        std::fs::write(data.path().join("commitcast.toml"), toml).unwrap();
+        let (child, log) = Process::launch(data.path(), variables);
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut process = Process { child, address: nowhere, log, said: Vec::new(), data };
+        process.listen();
+        process
+    }
+
+    /// A new process in the place of one that has ended, with the same configuration and store.
+    pub fn restart(&mut self) {
+        assert!(self.child.try_wait().unwrap().is_some(), "the old one is still there");
+        (self.child, self.log) = Process::launch(self.data.path(), &[]);
+        self.listen();
+    }
+
+    fn launch(home: &Path, variables: &[(&str, &str)]) -> (Child, Receiver<String>) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_commitcast"));
-        command.args(["--listen", "127.0.0.1:0", "--log-level", "info"]).arg("--config").arg(&config);
-        command.arg("--data").arg(data.path().join("store")).envs(variables.iter().copied());
+        command.args(["--listen", "127.0.0.1:0", "--log-level", "info"]);
+        command.arg("--config").arg(home.join("commitcast.toml"));
+        command.arg("--data").arg(home.join("store")).envs(variables.iter().copied());
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (sender, log) = mpsc::channel();
         let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
@@ -350,16 +365,23 @@ impl Process {
                 }
             });
         }
-        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut process = Process { child, address: nowhere, log, said: Vec::new(), data };
-        let line = process.wait_for("listening on http://");
+        (child, log)
+    }
+
+    fn listen(&mut self) {
+        let line = self.wait_for("listening on http://");
         let address = line.split_once("http://").and_then(|(_, rest)| rest.split(' ').next());
-        process.address = address.unwrap().parse().unwrap();
-        process
+        self.address = address.unwrap().parse().unwrap();
     }
 
     pub fn config(&self) -> PathBuf {
         self.data.path().join("commitcast.toml")
+    }
+
+    /// The lines that were looked at so far.
+    #[cfg(feature = "canary")]
+    pub fn said(&self) -> &[String] {
+        &self.said
     }
 
     /// The next line that holds `text`.

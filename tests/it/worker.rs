@@ -148,6 +148,31 @@ fn a_busy_store_is_tried_again_and_then_refused() {
     assert_eq!(stage.backlog.bytes(), 0);
 }
 
+/// Its own patience on top of what it has waited would be longer than `limits.answer`, and sockets would be closed.
+#[test]
+fn what_waits_behind_a_busy_batch_has_waited_as_long() {
+    let mut stage = Stage::new();
+    stage.disk.busy_begins(1000);
+    stage.edit("a", "one", None);
+    assert_eq!(stage.worker.turn(), Turn::Busy);
+    stage.edit("b", "two", None);
+    stage.clock.advance(Duration::from_secs(3));
+    assert_eq!(stage.worker.turn(), Turn::Worked);
+    assert_eq!(stage.heard().1.len(), 1, "the first batch is refused");
+    assert_eq!(stage.worker.turn(), Turn::Worked);
+    assert_eq!(stage.heard().1.len(), 1, "and the second, without waiting anew");
+    // Whoever comes when it is over finds it over, and the next time is a new one.
+    stage.disk.busy_begins(0);
+    stage.edit("a", "three", None);
+    assert_eq!(stage.worker.turn(), Turn::Worked);
+    assert_eq!(stage.heard().0.len(), 1);
+    stage.disk.busy_begins(1);
+    stage.edit("a", "four", None);
+    assert_eq!(stage.worker.turn(), Turn::Busy);
+    assert_eq!(stage.worker.turn(), Turn::Worked);
+    assert_eq!(stage.heard().0.len(), 1);
+}
+
 #[test]
 fn a_full_store_refuses_whom_it_must_and_answers_the_rest() {
     let mut stage = Stage::new();

@@ -8,6 +8,8 @@ use super::wire::{self, About};
 use super::writes::Change;
 use crate::dialect::publish::Publish;
 use crate::dialect::{self, Denial, Hello, Intent, Joining, Write};
+#[cfg(feature = "canary")]
+use crate::failpoints::{self, Site};
 use crate::http::{Reason, Reject};
 use crate::ids::RoomName;
 
@@ -55,6 +57,12 @@ impl Session {
             "signal" => Ok(Intent::Signal { room: message.room()?, data: message.data()? }),
             "presence" => Ok(Intent::Presence { room: message.room()? }),
             "decide" => decide(message),
+            #[cfg(feature = "canary")]
+            "panic" => {
+                failpoints::arm(&message.kind()?);
+                failpoints::pass(Site::Handler);
+                Ok(Intent::Ignore)
+            }
             _ => Err(message.refused("unknown_op", "there is no such op")),
         }
     }
