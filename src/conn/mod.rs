@@ -31,9 +31,9 @@ use bytes::Bytes;
 
 use crate::auth::rights::Rights;
 use crate::auth::token::LEEWAY_SECONDS;
-use crate::auth::{Credential, Principal};
+use crate::auth::{ApiKey, Credential, Principal, Proof};
 use crate::clock::{MaybeMono, Mono, Wall};
-use crate::dialect::{Intent, Session, Write};
+use crate::dialect::{Intent, Name, Session, Write};
 use crate::http::{self, Deflate, Head, Reason, Reject, Window};
 use crate::limits::{
     BAD_MESSAGE_BURST, BAD_MESSAGES_PER_MINUTE, BODY_BYTES_MAX, CONTROL_BURST, CONTROL_FRAMES_PER_SECOND,
@@ -105,6 +105,8 @@ pub struct Open {
     pub rights: Arc<Rights>,
     /// A credential had to show who it is.
     pub verified: bool,
+    /// What of the credential can be asked about again.
+    pub proof: Option<Arc<Proof>>,
     /// Unix seconds after which the credential is worth nothing; `NEVER` for one that does not run out.
     expires: i64,
     /// When the message under way began.
@@ -128,6 +130,8 @@ pub struct Asked {
     pub actor: Arc<str>,
     pub verified: bool,
     pub handshake: Option<Handshake>,
+    /// Of a backend's request.
+    pub key: Option<Arc<ApiKey>>,
     /// How much longer than usual the answer may take: a poll waits for what it asks.
     pub patience: Duration,
     /// The writes whose results are streamed, still to be carried out.
@@ -157,6 +161,8 @@ pub struct Handshake {
     pub protocol: Option<String>,
     pub deflate: Option<Deflate>,
     pub principal: Principal,
+    /// Whose rules it was let in by.
+    pub dialect: Name,
     /// Set when the dialect has found the room: what the socket becomes with the welcome.
     pub session: Option<Session>,
     /// Refuse by accepting and closing with a code, because browsers cannot read a refused handshake.
@@ -246,7 +252,7 @@ fn expiry(principal: &Principal) -> i64 {
 
 impl Asked {
     pub fn request(framing: Framing, actor: Arc<str>, verified: bool) -> Asked {
-        Asked { framing, actor, verified, handshake: None, patience: Duration::ZERO, stream: None }
+        Asked { framing, actor, verified, handshake: None, key: None, patience: Duration::ZERO, stream: None }
     }
 }
 
@@ -507,6 +513,7 @@ impl Connection {
             actor: principal.user.clone(),
             verified,
             rights: principal.rights.clone(),
+            proof: principal.proof.clone(),
             expires: expiry(principal),
             begun: MaybeMono::NONE,
             metered,
@@ -688,10 +695,21 @@ impl Connection {
         open.named |= principal.via != Credential::None;
         open.actor = principal.user.clone();
         open.rights = principal.rights.clone();
+        open.proof = principal.proof.clone();
         open.expires = expiry(principal);
         open.warned = open.session.expiring(Duration::ZERO).is_none();
         open.session.authenticated();
         true
+    }
+
+    /// Its credential grants something else from now on; says whether it does.
+    pub fn regrant(&mut self, rights: Arc<Rights>) -> bool {
+        let Phase::Open(open) = &mut self.phase else { return false };
+        let differ = *open.rights != *rights;
+        if differ {
+            open.rights = rights;
+        }
+        differ
     }
 
     /// From now on it holds leases: its silence must be noticed within this time.

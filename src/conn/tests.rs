@@ -11,7 +11,7 @@ use crate::ids::RoomName;
 const NOW: (Mono, Wall) = (Mono(1_000_000_000), Wall(1_700_000_000_000_000));
 
 fn principal(expires_at: Option<i64>) -> Principal {
-    Principal { user: "ada".into(), rights: Arc::new(Rights::all()), expires_at, jti: None, via: Credential::None }
+    Principal { user: "ada".into(), rights: Arc::new(Rights::all()), expires_at, proof: None, via: Credential::None }
 }
 
 fn prompt() -> Session {
