@@ -127,8 +127,6 @@ impl fmt::Debug for ApiKey {
 pub struct Principal {
     pub user: Arc<str>,
     pub rights: Arc<Rights>,
-    /// Seconds since 1970, as the token says it. The token is believed `token::LEEWAY_SECONDS` longer.
-    pub expires_at: Option<i64>,
     /// None where nothing was shown that could lose its worth before it expires.
     pub proof: Option<Arc<Proof>>,
     pub via: Credential,
@@ -136,8 +134,10 @@ pub struct Principal {
 
 /// What is kept of a credential for as long as it lets somebody in: enough to ask again whether it is believed. Not the
 /// token itself, of which a core file would then hold one for each connection.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Proof {
+    /// Seconds since 1970, as the token says it. The token is believed `token::LEEWAY_SECONDS` longer.
+    pub expires_at: Option<i64>,
     pub jti: Option<Arc<str>>,
     /// What the token calls its user besides: of `sub` and `user_id` the one that this dialect does not go by.
     pub other_name: Option<Arc<str>>,
@@ -310,13 +310,13 @@ fn was_revoked() -> Reject {
 /// Whom a backend's connection speaks for. What it may do is its key's matter, not the rooms'.
 pub fn principal_of(key: &ApiKey) -> Principal {
     let rights = Arc::new(Rights::all());
-    Principal { user: Arc::from(key.name.as_str()), rights, expires_at: None, proof: None, via: Credential::Bearer }
+    Principal { user: Arc::from(key.name.as_str()), rights, proof: None, via: Credential::Bearer }
 }
 
 /// Somebody who has shown nothing yet, and may do nothing.
 pub fn nobody() -> Principal {
     let rights = Arc::default();
-    Principal { user: ANONYMOUS.clone(), rights, expires_at: None, proof: None, via: Credential::None }
+    Principal { user: ANONYMOUS.clone(), rights, proof: None, via: Credential::None }
 }
 
 /// Decides which of the application's own programs is asking: `X-API-Key`, or the key as a bearer token.
@@ -350,7 +350,7 @@ fn with_all_rights(identified: Result<Principal, Reject>, otherwise: impl FnOnce
     let rights = ALL_RIGHTS.clone();
     match identified {
         Ok(principal) => Principal { rights, ..principal },
-        Err(_) => Principal { user: otherwise(), rights, expires_at: None, proof: None, via: Credential::None },
+        Err(_) => Principal { user: otherwise(), rights, proof: None, via: Credential::None },
     }
 }
 
@@ -367,13 +367,14 @@ fn identify(policy: &Policy, shown: &Shown<'_>, peer_is_trusted_proxy: bool, now
         let rooms = claims.rooms.map(Arc::new);
         let rights = rooms.clone().unwrap_or_else(|| policy.default_rights.clone());
         let proof = Proof {
+            expires_at: claims.exp,
             jti: claims.jti,
             other_name: other.filter(|other| *other != user),
             issued_at: claims.iat,
             key: Some(claims.key),
             rooms,
         };
-        return Ok(Principal { user, rights, expires_at: claims.exp, proof: Some(Arc::new(proof)), via });
+        return Ok(Principal { user, rights, proof: Some(Arc::new(proof)), via });
     }
     if !peer_is_trusted_proxy {
         return Err(reject(NO_TOKEN));
@@ -384,9 +385,9 @@ fn identify(policy: &Policy, shown: &Shown<'_>, peer_is_trusted_proxy: bool, now
         Once::Several => return Err(reject("there is more than one user header")),
         Once::Absent => return Err(reject(NO_TOKEN)),
     };
-    let proof = Proof { jti: None, other_name: None, issued_at: Some(now.unix_seconds()), key: None, rooms: None };
+    let proof = Proof { issued_at: Some(now.unix_seconds()), ..Proof::default() };
     let (rights, proof) = (policy.default_rights.clone(), Some(Arc::new(proof)));
-    Ok(Principal { user, rights, expires_at: None, proof, via: Credential::Header })
+    Ok(Principal { user, rights, proof, via: Credential::Header })
 }
 
 /// The first place that holds a token decides, whether that token is good or not: a bad one that fell through to the next
@@ -536,7 +537,8 @@ mod tests {
             let principal = authenticate(&policy, shown, true, NOW, &Revocations::default()).unwrap();
             assert_eq!((&*principal.user, principal.via), (user, via));
             assert!(principal.rights.allows("doc:a", Verb::Read) && !principal.rights.allows("doc:a", Verb::Write));
-            assert_eq!(principal.expires_at, (via != Credential::Header).then_some(1_700_000_060));
+            let expires_at = principal.proof.unwrap().expires_at;
+            assert_eq!(expires_at, (via != Credential::Header).then_some(1_700_000_060));
         };
         expect(&shown, "bearer", Credential::Bearer);
         // Another scheme belongs to the proxy in front.

@@ -90,7 +90,8 @@ mod tests {
     use super::*;
 
     fn proof(jti: Option<&str>, other_name: Option<&str>, issued_at: Option<i64>) -> Proof {
-        Proof { jti: jti.map(Arc::from), other_name: other_name.map(Arc::from), issued_at, key: None, rooms: None }
+        let (jti, other_name) = (jti.map(Arc::from), other_name.map(Arc::from));
+        Proof { jti, other_name, issued_at, ..Proof::default() }
     }
 
     #[test]

@@ -105,10 +105,9 @@ pub struct Open {
     pub rights: Arc<Rights>,
     /// A credential had to show who it is.
     pub verified: bool,
-    /// What of the credential can be asked about again.
+    /// What of the credential can be asked about again; when it runs out, too, behind the one pointer that a connection at
+    /// rest has room for.
     pub proof: Option<Arc<Proof>>,
-    /// Unix seconds after which the credential is worth nothing; `NEVER` for one that does not run out.
-    expires: i64,
     /// When the message under way began.
     begun: MaybeMono,
     /// Rates are held against it.
@@ -241,14 +240,6 @@ pub enum Lapse {
 const CREDENTIAL_CHECK: Duration = Duration::from_secs(5);
 /// A client that can refresh its token in band is told so this long before the token runs out.
 const EXPIRY_WARNING: Duration = Duration::from_secs(60);
-
-/// The expiry of what does not run out: an `Option<i64>` would take another eight bytes of every connection.
-const NEVER: i64 = i64::MAX;
-
-/// Believed as long as at the door, or a token let in within its leeway would be closed at once.
-fn expiry(principal: &Principal) -> i64 {
-    principal.expires_at.map_or(NEVER, |at| at.saturating_add(LEEWAY_SECONDS))
-}
 
 impl Asked {
     pub fn request(framing: Framing, actor: Arc<str>, verified: bool) -> Asked {
@@ -514,7 +505,6 @@ impl Connection {
             verified,
             rights: principal.rights.clone(),
             proof: principal.proof.clone(),
-            expires: expiry(principal),
             begun: MaybeMono::NONE,
             metered,
             beaten: now,
@@ -696,7 +686,6 @@ impl Connection {
         open.actor = principal.user.clone();
         open.rights = principal.rights.clone();
         open.proof = principal.proof.clone();
-        open.expires = expiry(principal);
         open.warned = open.session.expiring(Duration::ZERO).is_none();
         open.session.authenticated();
         true
@@ -782,8 +771,10 @@ impl Open {
         (limits.ping.min(third), limits.pong.min(2 * third))
     }
 
+    /// Unix seconds after which the credential is worth nothing. Believed as long as at the door, or a token let in within
+    /// its leeway would be closed at once.
     fn expires(&self) -> Option<i64> {
-        (self.expires != NEVER).then_some(self.expires)
+        self.proof.as_ref()?.expires_at.map(|at| at.saturating_add(LEEWAY_SECONDS))
     }
 
     /// How long the credential is worth something.

@@ -330,7 +330,11 @@ pub struct Process {
 impl Process {
     /// Serves `toml`, written to [`Process::config`], and waits until it listens.
     pub fn start(toml: &str, variables: &[(&str, &str)]) -> Process {
-        let data = tempfile::tempdir().unwrap();
+        Process::start_in(tempfile::tempdir().unwrap(), toml, variables)
+    }
+
+    /// On what another one has left.
+    pub fn start_in(data: TempDir, toml: &str, variables: &[(&str, &str)]) -> Process {
         let config = data.path().join("commitcast.toml");
         std::fs::write(&config, toml).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_commitcast"));
@@ -376,6 +380,13 @@ impl Process {
                 Err(why) => panic!("it never said `{text}` ({why}), but:\n{}", self.said.join("\n")),
             }
         }
+    }
+
+    /// Killed, as the power goes: what it leaves.
+    pub fn kill(mut self) -> TempDir {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        std::mem::replace(&mut self.data, tempfile::tempdir().unwrap())
     }
 
     /// By the system's own program, since nothing here may call the kernel directly.

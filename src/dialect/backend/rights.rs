@@ -100,7 +100,7 @@ mod tests {
             ("read:doc:a", ".xx......"),
             ("read:doc:b", "..x......"),
             ("read", "........."),
-            ("r*", ".xx......"),
+            ("r*", ".xx.....x"),
             ("tasks:*", "...xx...."),
             ("tasks:execute", "...xx...."),
             ("tasks:chat", "....x...."),
