@@ -361,69 +361,68 @@ fn s4_a_user_whom_the_proxy_names_is_revoked_too() {
 const OLD: &str = "the old secret, of thirty-two bytes and more";
 const NEW: &str = "the new secret, of thirty-two bytes and more";
 
-/// With kids and without, by the configuration and by a rewritten key file: add the new key, sign with it, take the old one
+/// With kids and without, by the configuration and by rewritten key files: add the new key, sign with it, take the old one
 /// away. No good token is refused at any step, and the old one's sockets end with it.
 #[test]
 fn s4_a_key_follows_another_and_no_good_token_is_refused() {
     let claims = json!({"sub": "ann", "exp": now() + 3600, "rooms": {"*": ["read"]}});
-    let files = |first: &'static str, second: &'static str| {
-        move |dir: &std::path::Path| {
-            std::fs::write(dir.join("first.key"), format!("{first}\n")).unwrap();
-            std::fs::write(dir.join("second.key"), format!("{second}\n")).unwrap();
-        }
-    };
-    let by_file = |dir: &std::path::Path, kids: [&str; 2]| {
-        let key = |kid: &str, file: &str| {
-            let kid = if kid.is_empty() { String::new() } else { format!("kid = '{kid}', ") };
-            format!("{{ {kid}algorithm = 'HS256', path = '{}' }}", dir.join(file).display())
-        };
-        format!("keys = [{}, {}]\n", key(kids[0], "first.key"), key(kids[1], "second.key"))
-    };
-    let written = |keys: &str| format!("[auth]\nmode = 'token'\n{keys}");
-    for (what, kids) in
-        [("with kids", [Some("old"), Some("new")]), ("without", [None, None]), ("a first kid", [None, Some("new")])]
-    {
-        let tokens = [sign(kids[0], OLD, &claims), sign(kids[1], NEW, &claims)];
-        // (the old one alone, both, the new one alone), each as a configuration and what is in the files.
-        let directory = tempfile::tempdir().unwrap();
-        let dir = directory.path();
-        let named = |kid: Option<&str>, secret: &str| match kid {
-            Some(kid) => format!("keys = [{{ kid = '{kid}', algorithm = 'HS256', pem = '{secret}' }}]\n"),
-            None => format!("hs256_secret = '{secret}'\n"),
-        };
-        let both = match kids {
-            [None, None] => format!("hs256_secret = '{NEW}'\nkeys = [{{ algorithm = 'HS256', pem = '{OLD}' }}]\n"),
-            [None, Some(_)] => named(kids[0], OLD) + &named(kids[1], NEW),
-            _ => format!(
-                "keys = [{{ kid = 'old', algorithm = 'HS256', pem = '{OLD}' }}, {{ kid = 'new', algorithm = 'HS256', pem = '{NEW}' }}]\n"
-            ),
-        };
-        follow(
-            what,
-            [named(kids[0], OLD), both, named(kids[1], NEW)].map(|keys| written(&keys)),
-            [&|_| {}, &|_| {}, &|_| {}],
-            dir,
-            &tokens,
-        );
-        if kids == [None, None] {
-            // Two files, of which the issuer rewrites now one and now the other: the configuration never changes.
-            let config = written(&by_file(dir, ["", ""]));
-            let steps = [config.clone(), config.clone(), config];
-            follow("rewritten files", steps, [&files(OLD, OLD), &files(OLD, NEW), &files(NEW, NEW)], dir, &tokens);
-        }
+    let signed = |old: Option<&str>, new: Option<&str>| [sign(old, OLD, &claims), sign(new, NEW, &claims)];
+    let key = |kid: &str, secret: &str| format!("{{ {kid}algorithm = 'HS256', pem = '{secret}' }}");
+    let (old, new) = (key("kid = 'old', ", OLD), key("kid = 'new', ", NEW));
+    let nothing: Prepare<'_> = &|| {};
+    for (what, keys, tokens) in [
+        (
+            "with kids",
+            [format!("keys = [{old}]"), format!("keys = [{old}, {new}]"), format!("keys = [{new}]")],
+            signed(Some("old"), Some("new")),
+        ),
+        (
+            "from one without a kid to one with",
+            [
+                format!("hs256_secret = '{OLD}'"),
+                format!("hs256_secret = '{OLD}'\nkeys = [{new}]"),
+                format!("keys = [{new}]"),
+            ],
+            signed(None, Some("new")),
+        ),
+        (
+            "without kids",
+            [
+                format!("hs256_secret = '{OLD}'"),
+                format!("hs256_secret = '{NEW}'\nkeys = [{}]", key("", OLD)),
+                format!("hs256_secret = '{NEW}'"),
+            ],
+            signed(None, None),
+        ),
+    ] {
+        follow(what, keys, [nothing; 3], &tokens);
     }
+    // Two files, of which the issuer rewrites now one and now the other: the configuration never changes.
+    let directory = tempfile::tempdir().unwrap();
+    let paths = ["first.key", "second.key"].map(|name| directory.path().join(name));
+    let write = |secrets: [&str; 2]| {
+        for (path, secret) in paths.iter().zip(secrets) {
+            std::fs::write(path, format!("{secret}\n")).unwrap();
+        }
+    };
+    let listed = paths.each_ref().map(|path| format!("{{ algorithm = 'HS256', path = '{}' }}", path.display()));
+    let config = format!("keys = [{}]", listed.join(", "));
+    let steps: [Prepare<'_>; 3] = [&|| write([OLD, OLD]), &|| write([OLD, NEW]), &|| write([NEW, NEW])];
+    follow("rewritten files", [config.clone(), config.clone(), config], steps, &signed(None, None));
 }
 
-type Prepare<'a> = &'a dyn Fn(&std::path::Path);
+type Prepare<'a> = &'a dyn Fn();
 
-fn follow(what: &str, steps: [String; 3], prepare: [Prepare<'_>; 3], dir: &std::path::Path, tokens: &[String; 2]) {
-    prepare[0](dir);
+/// The old key alone, both, the new key alone. `prepare`: what else is done before each configuration is read.
+fn follow(what: &str, keys: [String; 3], prepare: [Prepare<'_>; 3], tokens: &[String; 2]) {
+    let steps = keys.map(|keys| format!("[auth]\nmode = 'token'\n{keys}\n"));
+    prepare[0]();
     let mut process = Process::start(&steps[0], &[]);
     let dial = |process: &Process, token: &str| {
         stage::dial(process.address, "/v1/connect", &[("authorization", &format!("Bearer {token}"))])
     };
     let step = |process: &mut Process, number: usize| {
-        prepare[number](dir);
+        prepare[number]();
         std::fs::write(process.config(), &steps[number]).unwrap();
         process.signal("HUP");
         process.wait_for("the configuration was read again");
