@@ -147,7 +147,7 @@ fn refusal(house: &House, path: &str, token: &str) -> String {
 fn s4_row_32_an_expired_token_ends_every_socket_within_ten_seconds() {
     let house = House::open(&config("", ""));
     furnish(&house);
-    let exp = now() - 2;
+    let exp = now();
     let clients = everywhere(&house, &token("ann", json!({"exp": exp})));
     let mut others = everywhere(&house, &token("ann", json!({})));
     for (path, mut client) in clients {
@@ -180,8 +180,10 @@ fn s4_row_33_a_revoked_user_is_gone_from_every_dialect_and_may_log_in_anew() {
     // Not hers yet, and not bob's either: whoever has shown nothing is nobody.
     let mut nobody = stage::dial(house.address, "/v1/connect", &[]).unwrap();
 
-    let asked = Instant::now();
+    let (asked, second) = (Instant::now(), now());
     let revocation = revoke(&house, json!({"user": "ann"}));
+    let before = revocation["before"].as_i64().unwrap();
+    assert!((second + 1..=now() + 1).contains(&before), "{revocation}");
     // From the answer on nothing of before is let in, over HTTP neither.
     for path in DOORS {
         assert_eq!(refusal(&house, path, &old), "revoked", "{path}");
@@ -197,8 +199,6 @@ fn s4_row_33_a_revoked_user_is_gone_from_every_dialect_and_may_log_in_anew() {
     nobody.say(json!({"op": "auth", "token": old}).to_string());
     assert_eq!(until_close(&mut nobody), (4401, "the token was revoked".to_owned()));
     // Logged in anew: what is issued from that moment on is good.
-    let before = revocation["before"].as_i64().unwrap();
-    assert!((0..=2).contains(&(before - now())), "{revocation}");
     assert_eq!(refusal(&house, "/v1/connect", &token("ann", json!({"iat": before - 1}))), "revoked");
     let mut anew = everywhere(&house, &token("ann", json!({"iat": before})));
     for (path, client) in &mut anew {
@@ -220,7 +220,7 @@ fn s11_a_revoked_token_is_told_so_in_both_styles() {
         assert_eq!(wire.expect_close(path, 4401), "the token was revoked", "{path}");
     }
     assert!(
-        house.metric("commitcast_rejects_total{reason=\"revoked\"}") >= DOORS.len() as f64,
+        house.metric("commitcast_ws_reject_total{reason=\"revoked\"}") >= DOORS.len() as f64,
         "{}",
         house.get("/metrics")
     );
@@ -481,7 +481,9 @@ fn s4_a_changed_api_key_ends_its_sockets_and_its_polls() {
     poll.send(request("GET", "/v1/tasks?kinds=chat&wait=60", "X-API-Key: k-gone\r\n", ""));
     house.wait_for_metric("commitcast_connections", |open| open >= 6.0);
     sockets[1].say(r#"{"op":"status"}"#);
+    let deadline = Instant::now() + REVOKED_WITHIN;
     while sockets[1].json()["tasks"]["chat"]["taken"] != json!(true) {
+        assert!(Instant::now() < deadline, "the poll never waits");
         sockets[1].say(r#"{"op":"status"}"#);
     }
 
@@ -627,7 +629,8 @@ fn reference(claims: &Value, defaults: &Value, room: &str, verb: &str) -> Option
     };
     let mut allowed = false;
     for (pattern, verbs) in rooms.as_object()? {
-        if pattern.is_empty() || pattern.len() > 256 || pattern[..pattern.len() - 1].contains('*') {
+        let prefix = pattern.strip_suffix('*').unwrap_or(pattern);
+        if pattern.is_empty() || pattern.len() > 256 || prefix.contains('*') {
             return None;
         }
         for granted in verbs.as_array()? {
@@ -635,10 +638,8 @@ fn reference(claims: &Value, defaults: &Value, room: &str, verb: &str) -> Option
             if !VERBS.contains(&granted) {
                 return None;
             }
-            let fits = match pattern.ends_with('*') {
-                true => room.len() >= pattern.len() - 1 && room[..pattern.len() - 1] == pattern[..pattern.len() - 1],
-                false => room == pattern,
-            };
+            let same = prefix.bytes().zip(room.bytes()).filter(|(wanted, given)| wanted == given).count();
+            let fits = same == prefix.len() && (prefix.len() < pattern.len() || room.len() == pattern.len());
             allowed |= fits && granted == verb;
         }
     }
