@@ -481,6 +481,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
 
     use super::*;
+    use crate::auth::revoked::{Ruling, Subject};
     use crate::auth::rights::Verb;
     use crate::auth::token::{Algorithm, Mint, mint};
     use std::time::Duration;
@@ -786,6 +787,71 @@ mod tests {
         ] {
             assert_eq!(policy.api_keys[0].allows(right), expected, "{right}");
             assert!(policy.api_keys[2].allows(right));
+        }
+    }
+
+    #[test]
+    fn s4_whoever_was_let_in_is_asked_about_again() {
+        let line = format!("Bearer {}", token_for("alice"));
+        let revoked = Revocations::default();
+        let rules = |mode| Policy { user_header: Some("x-user".into()), ..policy(mode) };
+        let proven = |shown: &Shown<'_>| authenticate(&rules(Mode::Token), shown, true, NOW, &revoked).unwrap().proof;
+        let token = proven(&Shown { authorization: Once::One(&line), ..nothing() });
+        let header = proven(&Shown { user_header: Once::One("alice"), ..nothing() });
+        let mut other_keys = rules(Mode::Token);
+        other_keys.keys = KeyRing::default();
+        other_keys.keys.add(None, Algorithm::Hs256, b"another").unwrap();
+        let writes = Arc::new(Rights::parse([("doc:*", ["write"])]).unwrap());
+        let other_rights = Policy { default_rights: writes, ..rules(Mode::Token) };
+        // May it write now, by its token, by the proxy's word, by nothing?
+        let ask = |policy: &Policy| {
+            [&token, &header, &None].map(|proof| {
+                let rights = recheck(policy, "alice", proof.as_deref(), &revoked);
+                rights.map(|rights| rights.allows("doc:a", Verb::Write)).map_err(|reject| reject.reason)
+            })
+        };
+        let gone = Err(Reason::Token);
+        for (what, policy, expected) in [
+            ("nothing has changed", rules(Mode::Token), [Ok(false), Ok(false), gone]),
+            ("debug mode", rules(Mode::Debug), [Ok(true), Ok(true), Ok(true)]),
+            ("open mode", rules(Mode::Open), [Ok(true), Ok(true), Ok(true)]),
+            ("other keys", other_keys, [gone, Ok(false), gone]),
+            ("no user header", policy(Mode::Token), [Ok(false), gone, gone]),
+            ("other default rights", other_rights, [Ok(true), Ok(true), gone]),
+        ] {
+            assert_eq!(ask(&policy), expected, "{what}");
+        }
+        revoked.apply(Ruling::Revoked(Subject::User("alice".into(), NOW.unix_seconds() + 1)));
+        let was_revoked = Err(Reason::Revoked);
+        assert_eq!(ask(&rules(Mode::Token)), [was_revoked, was_revoked, gone]);
+        assert_eq!(ask(&rules(Mode::Open)), [was_revoked, was_revoked, Ok(true)]);
+        let shown = Shown { authorization: Once::One(&line), ..nothing() };
+        let at_the_door = authenticate(&rules(Mode::Token), &shown, true, NOW, &revoked);
+        assert_eq!(at_the_door.unwrap_err().reason, Reason::Revoked);
+    }
+
+    #[test]
+    fn s4_a_key_is_good_as_long_as_all_of_it_is() {
+        let key = |name: &str, key: &str, right: &str| {
+            Arc::new(ApiKey { name: name.to_owned(), key: key.to_owned(), rights: vec![right.to_owned()] })
+        };
+        let with = |mode, api_keys| Policy { api_keys, ..policy(mode) };
+        let held = key("n", "k", "sessions");
+        let everybody = backend(&with(Mode::Open, Vec::new()), &nothing()).unwrap();
+        for (keys, expected) in [
+            (vec![key("other", "o", "*"), held.clone()], true),
+            (vec![key("n", "k2", "sessions")], false),
+            (vec![key("n", "k", "*")], false),
+            (vec![key("m", "k", "sessions")], false),
+            (Vec::new(), false),
+        ] {
+            for mode in [Mode::Token, Mode::Open] {
+                let policy = with(mode, keys.clone());
+                assert_eq!(recheck_key(&policy, &held).is_ok(), expected, "{mode:?} {keys:?}");
+                // Whom nobody asked for a key comes in as long as nobody is asked for one.
+                let stays = mode == Mode::Open && keys.is_empty();
+                assert_eq!(recheck_key(&policy, &everybody).is_ok(), stays, "{mode:?} {keys:?}");
+            }
         }
     }
 
