@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::auth::revoked::Revocations;
 use crate::auth::{self, ApiKey, Mode, Principal, Shown, peer};
 use crate::clock::{Mono, Wall};
 use crate::config::{Live, Style};
@@ -27,6 +28,8 @@ pub struct Door<'a> {
     pub refusing: Option<Reason>,
     /// The addresses that guess tokens, and the time by which they are barred; none offline.
     pub guests: Option<(&'a Guests, Mono)>,
+    /// The tokens that are not believed any more; offline nobody knows them.
+    pub revoked: &'a Revocations,
 }
 
 /// The server's own endpoints. Where an answer differs by what the listener serves, it says what that is.
@@ -360,7 +363,8 @@ fn identify(
     let shown = Shown::of(head, policy);
     judge_origin(head, door, name, shown.has_only_cookie(), origin)?;
     bar_guessers(door, policy.mode, client)?;
-    auth::authenticate(policy, &shown, peer::is_trusted(door.peer, &door.live.trusted), door.now)
+    let by_proxy = peer::is_trusted(door.peer, &door.live.trusted);
+    auth::authenticate(policy, &shown, by_proxy, door.now, door.revoked)
 }
 
 /// A path for a human's eyes: bounded, and free of what a terminal would act on.
@@ -400,6 +404,7 @@ mod tests {
             now: Wall(1_700_000_000_000_000),
             refusing,
             guests: None,
+            revoked: &Revocations::default(),
         };
         let text = format!("{request}\r\n");
         let parsed = match head::parse(text.as_bytes()) {

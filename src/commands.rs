@@ -10,6 +10,7 @@ use clap::Args;
 
 use commitcast::admission::{self, Admitted, Decision, Door, Socket};
 use commitcast::auth::ApiKey;
+use commitcast::auth::revoked::Revocations;
 use commitcast::auth::rights::Rights;
 use commitcast::auth::token::{Mint, mint};
 use commitcast::clock::Clock;
@@ -37,6 +38,9 @@ pub struct TokenArguments {
     /// A grant as `PATTERN=verb,verb`, such as `doc:*=read,write`; may be repeated. None: the server's default rights.
     #[arg(long = "room", value_name = "PATTERN=VERBS")]
     rooms: Vec<String>,
+    /// The claim `jti`, by which this token can be revoked alone.
+    #[arg(long)]
+    id: Option<String>,
     /// The claim `aud`, where the server asks for one.
     #[arg(long)]
     audience: Option<String>,
@@ -70,6 +74,7 @@ pub fn token(arguments: &TokenArguments) -> ExitCode {
         ttl: Some(arguments.ttl),
         rooms: (!arguments.rooms.is_empty()).then_some(&rooms),
         kid: None,
+        jti: arguments.id.as_deref(),
         audience: arguments.audience.as_deref(),
         issuer: arguments.issuer.as_deref(),
     };
@@ -123,7 +128,8 @@ pub fn explain(arguments: &ExplainArguments) -> ExitCode {
     let now = Clock::system().wall();
     let decide = |listen: &Listen| {
         let peer = arguments.peer;
-        let door = Door { live: &live, dialects: &listen.dialects, peer, now, refusing: None, guests: None };
+        let (dialects, revoked) = (&listen.dialects, &Revocations::default());
+        let door = Door { live: &live, dialects, peer, now, refusing: None, guests: None, revoked };
         admission::decide(&parsed, &door)
     };
     // Which listener is asked the command line does not say: the first one that knows the path.

@@ -123,6 +123,18 @@ pub const MARKS_MAX: usize = if cfg!(test) { 64 } else { 100_000 };
 /// Marks removed in one trim.
 pub const TRIM_MARKS: usize = if cfg!(test) { 16 } else { 1024 };
 
+/// Revocations that hold at a time. Each takes some 200 bytes of memory; past it a further one is refused, because making
+/// room would make a revoked token good again. Unit tests look at the bound, not at its size.
+pub const REVOCATIONS_MAX: usize = if cfg!(test) { 64 } else { 100_000 };
+/// How long after its `until` a revocation is removed. The clock may stand a day ahead for a moment (PROMISES.md L9), and a
+/// token that was revoked must not be good again when it is set back.
+pub const REVOCATION_KEPT: Duration = Duration::from_secs(24 * 60 * 60 + 60);
+/// Revocations removed in one transaction.
+pub const REVOCATIONS_DUE_MAX: usize = 512;
+/// Connections whose credential is looked at again in one turn, when something was revoked: about a tenth of a millisecond,
+/// and ten more where all of them are closed.
+pub const RECHECKS_PER_TURN: usize = 512;
+
 /// How long the list of a reactor's connections is waited for.
 pub const CENSUS_WAIT: Duration = Duration::from_secs(2);
 

@@ -18,7 +18,7 @@ use crate::auth::Mode;
 use crate::backlog::Backlog;
 use crate::clock::Clock;
 use crate::config::{Durability, Live, Settings};
-use crate::dialect::{Env, FileTask, Name, documents};
+use crate::dialect::{self, Env, FileTask, Name, documents};
 use crate::directory::Directory;
 use crate::files::{self, Scribe};
 use crate::guests::Guests;
@@ -29,6 +29,7 @@ use crate::limits::{
 use crate::listener::{self, Listener};
 use crate::mailbox::{self, Mailbox};
 use crate::metrics::Metrics;
+use crate::model::RowsError;
 use crate::mutant::Canary;
 use crate::panics::EXIT_FAULT;
 use crate::presence::Presence;
@@ -37,13 +38,15 @@ use crate::reactor::{self, Control, Inbound, Reactor};
 use crate::service::Status;
 use crate::store::reader::Reader;
 use crate::store::worker::{self, Ending, Worker};
-use crate::store::{Pulse, Retention, sqlite};
+use crate::store::{Delivery, Pulse, Retention, Store as _, sqlite};
 
 /// Why the server could not start: each says whose fault it is.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("the store: {0}")]
     Store(#[from] sqlite::OpenError),
+    #[error("reading what is revoked: {0}")]
+    Revoked(#[from] RowsError),
     #[error("reading the document directories: {0}")]
     Load(#[from] files::LoadError),
     #[error("cannot listen on {address}: {error}. Is another program listening there?")]
@@ -108,8 +111,14 @@ impl Server {
             directory: directory.clone(),
             attached: Arc::default(),
             canary: Canary::default(),
+            revoked: Arc::default(),
         });
         let sqlite::Opened { mut store, readers: factory, .. } = sqlite::open(&settings.store.path, durability)?;
+
+        store.begin(clock.wall())?;
+        let revoked = dialect::remember_revocations(store.rows(), &env);
+        store.rollback();
+        revoked?;
 
         let scan = files::scan(&settings.documents.directories);
         for skipped in &scan.skipped {
@@ -263,6 +272,11 @@ impl Server {
     pub fn reload(&self, live: Arc<Live>) {
         self.retention.store(Arc::new(live.retention.clone()));
         self.live.store(live);
+        // Keys may have changed; and a reactor without anything to do would not look for hours.
+        for mut mailbox in self.mailboxes.iter().cloned() {
+            mailbox.post_or_wait(Inbound::Store(Delivery::Recheck));
+            mailbox.ring();
+        }
     }
 
     /// A commit has been under way for so long that nothing will come of it: clients are better off with a new process,

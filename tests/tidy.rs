@@ -144,7 +144,7 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("flate2", &["ws"], "ws::deflate, where what is inflated has its bounds"),
     (
         "foldhash",
-        &["directory", "guests", "reactor/packer", "room", "store"],
+        &["auth/revoked", "directory", "guests", "reactor/packer", "room", "store"],
         "a BTreeMap, or say here why a peer cannot choose the keys",
     ),
     ("form_urlencoded", &["auth", "http"], "http::query_param"),
@@ -158,7 +158,7 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("mio", &["reactor", "listener", "mailbox", "server"], "bytes and ids, so that it is testable without a socket"),
     (
         "parking_lot",
-        &["directory", "guests"],
+        &["auth/revoked", "directory", "guests"],
         "a message in a mailbox: the directory is the one lock on a message's way",
     ),
     ("percent_encoding", &["http"], "http::decode_path"),

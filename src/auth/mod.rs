@@ -6,6 +6,7 @@
 //! Head ─▶ Shown::of ─▶ authenticate ─▶ token::KeyRing::verify ─▶ Principal { user, rights, … } or Reject
 //!              └─────▶ backend ──────▶ ApiKey or Reject
 //! Principal.rights.allows(room, verb)          at the join and again for each message
+//! Principal.proof ─▶ recheck                   again whenever something was revoked, or keys have changed
 //! target ─▶ redact::redact_target ─▶ the log
 //! ```
 //!
@@ -18,6 +19,7 @@
 pub mod origin;
 pub mod peer;
 pub mod redact;
+pub mod revoked;
 pub mod rights;
 pub mod token;
 
@@ -26,8 +28,9 @@ use std::fmt;
 use std::hint::black_box;
 use std::sync::{Arc, LazyLock};
 
+use crate::auth::revoked::Revocations;
 use crate::auth::rights::Rights;
-use crate::auth::token::{KeyRing, TokenError};
+use crate::auth::token::{KeyIdentity, KeyRing, TokenError};
 use crate::clock::Wall;
 use crate::http::{Head, Reason, Reject};
 
@@ -101,7 +104,8 @@ impl Default for Policy {
 pub struct ApiKey {
     pub name: String,
     pub key: String,
-    /// `publish:<room pattern>`, `read:<room pattern>`, `tasks:<kind>`, `sessions`, `approvals`, `connections`, or `*`.
+    /// `publish:<room pattern>`, `read:<room pattern>`, `tasks:<kind>`, `sessions`, `approvals`, `connections`,
+    /// `revocations`, or `*`.
     pub rights: Vec<String>,
 }
 
@@ -123,10 +127,26 @@ impl fmt::Debug for ApiKey {
 pub struct Principal {
     pub user: Arc<str>,
     pub rights: Arc<Rights>,
+    /// None where nothing was shown that could lose its worth before it expires.
+    pub proof: Option<Arc<Proof>>,
+    pub via: Credential,
+}
+
+/// What is kept of a credential for as long as it lets somebody in: enough to ask again whether it is believed. Not the
+/// token itself, of which a core file would then hold one for each connection.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Proof {
     /// Seconds since 1970, as the token says it. The token is believed `token::LEEWAY_SECONDS` longer.
     pub expires_at: Option<i64>,
     pub jti: Option<Arc<str>>,
-    pub via: Credential,
+    /// What the token calls its user besides: of `sub` and `user_id` the one that this dialect does not go by.
+    pub other_name: Option<Arc<str>>,
+    /// Seconds since 1970. Of a proxy's word, when it was given: who logs in anew there may come in anew here.
+    pub issued_at: Option<i64>,
+    /// Whose signature it bears; none for a proxy's word.
+    pub key: Option<Arc<KeyIdentity>>,
+    /// Rights of its own; without them the configuration's default holds.
+    pub rooms: Option<Arc<Rights>>,
 }
 
 /// What showed who it is.
@@ -234,8 +254,15 @@ pub fn authenticate(
     shown: &Shown<'_>,
     peer_is_trusted_proxy: bool,
     now: Wall,
+    revoked: &Revocations,
 ) -> Result<Principal, Reject> {
-    let identified = identify(policy, shown, peer_is_trusted_proxy, now);
+    let identified = identify(policy, shown, peer_is_trusted_proxy, now).and_then(|principal| {
+        let proof = principal.proof.as_deref();
+        match proof.is_some_and(|proof| revoked.holds(&principal.user, proof)) {
+            true => Err(was_revoked()),
+            false => Ok(principal),
+        }
+    });
     match policy.mode {
         Mode::Token => identified,
         Mode::Debug => Ok(with_all_rights(identified, || policy.debug_user.clone())),
@@ -243,16 +270,53 @@ pub fn authenticate(
     }
 }
 
+/// Asks again about somebody who was let in as `user`: is what he showed still believed, and with which rights? `Err`: he
+/// would not be let in with it now.
+pub fn recheck(
+    policy: &Policy,
+    user: &str,
+    proof: Option<&Proof>,
+    revoked: &Revocations,
+) -> Result<Arc<Rights>, Reject> {
+    let believed = match proof {
+        Some(proof) if revoked.holds(user, proof) => return Err(was_revoked()),
+        Some(Proof { key: Some(key), .. }) => policy.keys.has(key),
+        Some(Proof { key: None, .. }) => policy.user_header.is_some(),
+        None => policy.mode != Mode::Token,
+    };
+    match (believed, policy.mode) {
+        (false, _) => {
+            Err(reject("the credential is not believed any more: its key was taken away, or the mode changed"))
+        }
+        (true, Mode::Token) => Ok(proof.and_then(|proof| proof.rooms.clone()).unwrap_or(policy.default_rights.clone())),
+        (true, Mode::Debug | Mode::Open) => Ok(ALL_RIGHTS.clone()),
+    }
+}
+
+/// The same of a backend: is its key still there, with the same secret and the same rights? One whose rights have changed
+/// comes in anew: what it was told it may take, and the tasks that it holds, are of the old ones.
+pub fn recheck_key(policy: &Policy, key: &ApiKey) -> Result<(), Reject> {
+    let everybody_comes = policy.mode != Mode::Token && policy.api_keys.is_empty() && key.key.is_empty();
+    match everybody_comes || policy.api_keys.iter().any(|known| **known == *key) {
+        true => Ok(()),
+        false => Err(reject("the API key was changed or taken away")),
+    }
+}
+
+fn was_revoked() -> Reject {
+    Reject::new(Reason::Revoked, "the token was revoked")
+}
+
 /// Whom a backend's connection speaks for. What it may do is its key's matter, not the rooms'.
 pub fn principal_of(key: &ApiKey) -> Principal {
     let rights = Arc::new(Rights::all());
-    Principal { user: Arc::from(key.name.as_str()), rights, expires_at: None, jti: None, via: Credential::Bearer }
+    Principal { user: Arc::from(key.name.as_str()), rights, proof: None, via: Credential::Bearer }
 }
 
 /// Somebody who has shown nothing yet, and may do nothing.
 pub fn nobody() -> Principal {
     let rights = Arc::default();
-    Principal { user: ANONYMOUS.clone(), rights, expires_at: None, jti: None, via: Credential::None }
+    Principal { user: ANONYMOUS.clone(), rights, proof: None, via: Credential::None }
 }
 
 /// Decides which of the application's own programs is asking: `X-API-Key`, or the key as a bearer token.
@@ -286,26 +350,31 @@ fn with_all_rights(identified: Result<Principal, Reject>, otherwise: impl FnOnce
     let rights = ALL_RIGHTS.clone();
     match identified {
         Ok(principal) => Principal { rights, ..principal },
-        Err(_) => Principal { user: otherwise(), rights, expires_at: None, jti: None, via: Credential::None },
+        Err(_) => Principal { user: otherwise(), rights, proof: None, via: Credential::None },
     }
 }
 
 fn identify(policy: &Policy, shown: &Shown<'_>, peer_is_trusted_proxy: bool, now: Wall) -> Result<Principal, Reject> {
     if let Some((token, via)) = shown_token(policy, shown)? {
         let claims = policy.keys.verify(token, now)?;
-        let user = match policy.user_claim {
-            UserClaim::Sub => claims.sub,
+        let (user, other) = match (policy.user_claim, claims.user_id) {
+            (UserClaim::Sub, other) => (claims.sub, other),
+            (UserClaim::UserId | UserClaim::UserIdOrSub, Some(user_id)) => (user_id, Some(claims.sub)),
             // Not `sub` in its place: the two may name different people.
-            UserClaim::UserId => claims.user_id.ok_or_else(|| reject(NO_USER_ID))?,
-            UserClaim::UserIdOrSub => claims.user_id.unwrap_or(claims.sub),
+            (UserClaim::UserId, None) => return Err(reject(NO_USER_ID)),
+            (UserClaim::UserIdOrSub, None) => (claims.sub, None),
         };
-        return Ok(Principal {
-            user,
-            rights: claims.rooms.map_or_else(|| policy.default_rights.clone(), Arc::new),
+        let rooms = claims.rooms.map(Arc::new);
+        let rights = rooms.clone().unwrap_or_else(|| policy.default_rights.clone());
+        let proof = Proof {
             expires_at: claims.exp,
             jti: claims.jti,
-            via,
-        });
+            other_name: other.filter(|other| *other != user),
+            issued_at: claims.iat,
+            key: Some(claims.key),
+            rooms,
+        };
+        return Ok(Principal { user, rights, proof: Some(Arc::new(proof)), via });
     }
     if !peer_is_trusted_proxy {
         return Err(reject(NO_TOKEN));
@@ -316,7 +385,9 @@ fn identify(policy: &Policy, shown: &Shown<'_>, peer_is_trusted_proxy: bool, now
         Once::Several => return Err(reject("there is more than one user header")),
         Once::Absent => return Err(reject(NO_TOKEN)),
     };
-    Ok(Principal { user, rights: policy.default_rights.clone(), expires_at: None, jti: None, via: Credential::Header })
+    let proof = Proof { issued_at: Some(now.unix_seconds()), ..Proof::default() };
+    let (rights, proof) = (policy.default_rights.clone(), Some(Arc::new(proof)));
+    Ok(Principal { user, rights, proof, via: Credential::Header })
 }
 
 /// The first place that holds a token decides, whether that token is good or not: a bad one that fell through to the next
@@ -410,6 +481,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
 
     use super::*;
+    use crate::auth::revoked::{Ruling, Subject};
     use crate::auth::rights::Verb;
     use crate::auth::token::{Algorithm, Mint, mint};
     use std::time::Duration;
@@ -445,7 +517,7 @@ mod tests {
     }
 
     fn refusal(policy: &Policy, shown: &Shown<'_>, trusted: bool) -> Reason {
-        authenticate(policy, shown, trusted, NOW).unwrap_err().reason
+        authenticate(policy, shown, trusted, NOW, &Revocations::default()).unwrap_err().reason
     }
 
     #[test]
@@ -463,10 +535,11 @@ mod tests {
             ..nothing()
         };
         let expect = |shown: &Shown<'_>, user: &str, via: Credential| {
-            let principal = authenticate(&policy, shown, true, NOW).unwrap();
+            let principal = authenticate(&policy, shown, true, NOW, &Revocations::default()).unwrap();
             assert_eq!((&*principal.user, principal.via), (user, via));
             assert!(principal.rights.allows("doc:a", Verb::Read) && !principal.rights.allows("doc:a", Verb::Write));
-            assert_eq!(principal.expires_at, (via != Credential::Header).then_some(1_700_000_060));
+            let expires_at = principal.proof.unwrap().expires_at;
+            assert_eq!(expires_at, (via != Credential::Header).then_some(1_700_000_060));
         };
         expect(&shown, "bearer", Credential::Bearer);
         // Another scheme belongs to the proxy in front.
@@ -507,7 +580,7 @@ mod tests {
             Shown { query_token: Once::Several, ..nothing() },
             Shown { user_header: Once::Several, ..nothing() },
         ] {
-            let reject = authenticate(&policy, &shown, true, NOW).unwrap_err();
+            let reject = authenticate(&policy, &shown, true, NOW, &Revocations::default()).unwrap_err();
             assert_eq!(reject.reason, Reason::Token);
             assert!(reject.detail.contains("more than one"), "{}", reject.detail);
         }
@@ -528,7 +601,7 @@ mod tests {
         assert_eq!(refusal(&policy, &in_query(), false), Reason::TokenInQuery);
         let line = format!("Bearer {good}");
         let both = Shown { authorization: Once::One(&line), ..in_query() };
-        assert_eq!(&*authenticate(&policy, &both, false, NOW).unwrap().user, "alice");
+        assert_eq!(&*authenticate(&policy, &both, false, NOW, &Revocations::default()).unwrap().user, "alice");
     }
 
     #[test]
@@ -547,7 +620,7 @@ mod tests {
                 (Shown { query_token: Once::One(Cow::Borrowed(&good)), ..nothing() }, fallback, Credential::None),
                 (Shown { user_header: Once::One("bob"), ..nothing() }, "bob", Credential::Header),
             ] {
-                let principal = authenticate(&policy, &shown, true, NOW).unwrap();
+                let principal = authenticate(&policy, &shown, true, NOW, &Revocations::default()).unwrap();
                 assert_eq!((&*principal.user, principal.via), (user, via), "{mode:?}");
                 assert!(Verb::ALL.into_iter().all(|verb| principal.rights.allows("any", verb)));
             }
@@ -568,14 +641,15 @@ mod tests {
         let rooms = Rights::parse([("logs", ["signal"])]).unwrap();
         let token = mint(SECRET, &Mint { sub: "a", rooms: Some(&rooms), ..Mint::default() }, NOW).unwrap();
         let shown = Shown { cookie: Once::One(&token), ..nothing() };
-        let principal = authenticate(&policy(Mode::Token), &shown, false, NOW).unwrap();
+        let principal = authenticate(&policy(Mode::Token), &shown, false, NOW, &Revocations::default()).unwrap();
         assert_eq!(*principal.rights, rooms);
     }
 
     #[test]
     fn whoever_shows_no_token_guesses_none() {
         let policy = policy(Mode::Token);
-        let refused = |shown: &Shown<'_>| authenticate(&policy, shown, false, NOW).unwrap_err();
+        let refused =
+            |shown: &Shown<'_>| authenticate(&policy, shown, false, NOW, &Revocations::default()).unwrap_err();
         assert!(!is_guess(&refused(&nothing())));
         assert!(is_guess(&refused(&Shown { authorization: Once::One("Bearer x"), ..nothing() })));
         assert!(!is_guess(&backend(&policy, &nothing()).unwrap_err()));
@@ -625,7 +699,7 @@ mod tests {
             let query_token = shown.map_or(Once::Absent, |token| Once::One(Cow::Owned(token)));
             let shown = Shown { query_token, ..nothing() };
             let production = Policy { user_claim: UserClaim::UserId, ..policy(Mode::Token) };
-            match (authenticate(&production, &shown, false, NOW), expected) {
+            match (authenticate(&production, &shown, false, NOW, &Revocations::default()), expected) {
                 (Ok(principal), Ok(user)) => assert_eq!(&*principal.user, user, "{what}"),
                 (Err(reject), Err(detail)) => {
                     assert!(reject.detail.starts_with(detail), "{what}: {}", reject.detail);
@@ -635,7 +709,7 @@ mod tests {
             }
             // In debug mode a bad token is no token.
             let debug = Policy { user_claim: UserClaim::UserId, ..policy(Mode::Debug) };
-            let principal = authenticate(&debug, &shown, false, NOW).unwrap();
+            let principal = authenticate(&debug, &shown, false, NOW, &Revocations::default()).unwrap();
             assert_eq!(&*principal.user, expected.unwrap_or(DEBUG_USER), "{what}");
         }
     }
@@ -646,7 +720,11 @@ mod tests {
         let shown = Shown { cookie: Once::One(&minted), ..nothing() };
         for user_claim in [UserClaim::Sub, UserClaim::UserId, UserClaim::UserIdOrSub] {
             let policy = Policy { user_claim, ..policy(Mode::Token) };
-            assert_eq!(&*authenticate(&policy, &shown, false, NOW).unwrap().user, "ann", "one token for all");
+            assert_eq!(
+                &*authenticate(&policy, &shown, false, NOW, &Revocations::default()).unwrap().user,
+                "ann",
+                "one token for all"
+            );
         }
         // Signed by us: no guess, however often it comes.
         assert!(!is_guess(&reject(NO_USER_ID)));
@@ -709,6 +787,71 @@ mod tests {
         ] {
             assert_eq!(policy.api_keys[0].allows(right), expected, "{right}");
             assert!(policy.api_keys[2].allows(right));
+        }
+    }
+
+    #[test]
+    fn s4_whoever_was_let_in_is_asked_about_again() {
+        let line = format!("Bearer {}", token_for("alice"));
+        let revoked = Revocations::default();
+        let rules = |mode| Policy { user_header: Some("x-user".into()), ..policy(mode) };
+        let proven = |shown: &Shown<'_>| authenticate(&rules(Mode::Token), shown, true, NOW, &revoked).unwrap().proof;
+        let token = proven(&Shown { authorization: Once::One(&line), ..nothing() });
+        let header = proven(&Shown { user_header: Once::One("alice"), ..nothing() });
+        let mut other_keys = rules(Mode::Token);
+        other_keys.keys = KeyRing::default();
+        other_keys.keys.add(None, Algorithm::Hs256, b"another").unwrap();
+        let writes = Arc::new(Rights::parse([("doc:*", ["write"])]).unwrap());
+        let other_rights = Policy { default_rights: writes, ..rules(Mode::Token) };
+        // May it write now, by its token, by the proxy's word, by nothing?
+        let ask = |policy: &Policy| {
+            [&token, &header, &None].map(|proof| {
+                let rights = recheck(policy, "alice", proof.as_deref(), &revoked);
+                rights.map(|rights| rights.allows("doc:a", Verb::Write)).map_err(|reject| reject.reason)
+            })
+        };
+        let gone = Err(Reason::Token);
+        for (what, policy, expected) in [
+            ("nothing has changed", rules(Mode::Token), [Ok(false), Ok(false), gone]),
+            ("debug mode", rules(Mode::Debug), [Ok(true), Ok(true), Ok(true)]),
+            ("open mode", rules(Mode::Open), [Ok(true), Ok(true), Ok(true)]),
+            ("other keys", other_keys, [gone, Ok(false), gone]),
+            ("no user header", policy(Mode::Token), [Ok(false), gone, gone]),
+            ("other default rights", other_rights, [Ok(true), Ok(true), gone]),
+        ] {
+            assert_eq!(ask(&policy), expected, "{what}");
+        }
+        revoked.apply(Ruling::Revoked(Subject::User("alice".into(), NOW.unix_seconds() + 1)));
+        let was_revoked = Err(Reason::Revoked);
+        assert_eq!(ask(&rules(Mode::Token)), [was_revoked, was_revoked, gone]);
+        assert_eq!(ask(&rules(Mode::Open)), [was_revoked, was_revoked, Ok(true)]);
+        let shown = Shown { authorization: Once::One(&line), ..nothing() };
+        let at_the_door = authenticate(&rules(Mode::Token), &shown, true, NOW, &revoked);
+        assert_eq!(at_the_door.unwrap_err().reason, Reason::Revoked);
+    }
+
+    #[test]
+    fn s4_a_key_is_good_as_long_as_all_of_it_is() {
+        let key = |name: &str, key: &str, right: &str| {
+            Arc::new(ApiKey { name: name.to_owned(), key: key.to_owned(), rights: vec![right.to_owned()] })
+        };
+        let with = |mode, api_keys| Policy { api_keys, ..policy(mode) };
+        let held = key("n", "k", "sessions");
+        let everybody = backend(&with(Mode::Open, Vec::new()), &nothing()).unwrap();
+        for (keys, expected) in [
+            (vec![key("other", "o", "*"), held.clone()], true),
+            (vec![key("n", "k2", "sessions")], false),
+            (vec![key("n", "k", "*")], false),
+            (vec![key("m", "k", "sessions")], false),
+            (Vec::new(), false),
+        ] {
+            for mode in [Mode::Token, Mode::Open] {
+                let policy = with(mode, keys.clone());
+                assert_eq!(recheck_key(&policy, &held).is_ok(), expected, "{mode:?} {keys:?}");
+                // Whom nobody asked for a key comes in as long as nobody is asked for one.
+                let stays = mode == Mode::Open && keys.is_empty();
+                assert_eq!(recheck_key(&policy, &everybody).is_ok(), stays, "{mode:?} {keys:?}");
+            }
         }
     }
 
@@ -777,7 +920,7 @@ mod tests {
             key: "canary2".to_string(),
             rights: Vec::new(),
         }));
-        let denied = authenticate(&policy, &shown, false, NOW).unwrap_err();
+        let denied = authenticate(&policy, &shown, false, NOW, &Revocations::default()).unwrap_err();
         let unknown = backend(&policy, &shown).unwrap_err();
         let text = format!("{shown:?} {:?} {policy:?} {denied:?} {unknown:?}", shown.cookie);
         assert!(!text.contains(canary), "{text}");

@@ -24,9 +24,9 @@ pub const LEEWAY_SECONDS: i64 = 5;
 /// Characters of a user's name.
 pub const USER_CHARS_MAX: usize = 256;
 /// Bytes of a token's own id.
-const JTI_BYTES_MAX: usize = 256;
+pub const JTI_BYTES_MAX: usize = 256;
 /// The last second of the year 9999. Later times are nobody's intention and would overflow once counted in microseconds.
-const TIME_MAX: i64 = 253_402_300_799;
+pub const TIME_MAX: i64 = 253_402_300_799;
 /// Bytes of the smallest RSA key the verifier takes: the modulus of 2,048 bits alone.
 const RSA_BYTES_MIN: usize = 256;
 /// Bytes of an uncompressed P-256 point, and of an Ed25519 key.
@@ -106,8 +106,6 @@ pub enum KeyError {
     WrongKind,
     #[error("the RSA key has fewer than 2,048 bits")]
     WeakRsa,
-    #[error("with several keys each needs a kid, since it is how a token chooses")]
-    KidMissing,
     #[error("two keys have the same kid")]
     KidRepeated,
 }
@@ -147,7 +145,11 @@ pub struct Claims {
     pub user_id: Option<Arc<str>>,
     /// Seconds since 1970, without the leeway.
     pub exp: Option<i64>,
+    /// Seconds since 1970, rounded down; none where the claim is missing or no number.
+    pub iat: Option<i64>,
     pub jti: Option<Arc<str>>,
+    /// The key whose signature it bears.
+    pub key: Arc<KeyIdentity>,
     /// The claim `rooms`; without it the configuration's `default_rights` hold.
     pub rooms: Option<Rights>,
 }
@@ -157,19 +159,15 @@ impl KeyRing {
         KeyRing { rules, keys: Vec::new() }
     }
 
-    /// `material` is the secret of an HS* key, otherwise a public key in PEM.
+    /// `material` is the secret of an HS* key, otherwise a public key in PEM. Several keys may do without a kid: while one
+    /// follows another, tokens of both are about.
     pub fn add(&mut self, kid: Option<&str>, algorithm: Algorithm, material: &[u8]) -> Result<(), KeyError> {
-        // A token without kid is for the only key, so a key without kid beside others would never be asked.
-        let lone_without_kid = |key: &Key| key.kid.is_none() || kid.is_none();
-        if self.keys.iter().any(lone_without_kid) {
-            return Err(KeyError::KidMissing);
-        }
-        if self.keys.iter().any(|key| key.kid.as_deref() == kid) {
+        if kid.is_some() && self.keys.iter().any(|key| key.kid.as_deref() == kid) {
             return Err(KeyError::KidRepeated);
         }
         self.keys.push(Key {
             kid: kid.map(Box::from),
-            algorithm,
+            identity: Arc::new(KeyIdentity { algorithm, material: material.into() }),
             decoding: decoding_key(algorithm, material)?,
             validation: validation(algorithm, &self.rules),
         });
@@ -178,6 +176,11 @@ impl KeyRing {
 
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
+    }
+
+    /// Is this key still one of the ring's? By whichever name: what signed with it is signed by somebody who is believed.
+    pub fn has(&self, identity: &KeyIdentity) -> bool {
+        self.keys.iter().any(|key| *key.identity == *identity)
     }
 
     pub fn verify(&self, token: &str, now: Wall) -> Result<Claims, TokenError> {
@@ -189,27 +192,39 @@ impl KeyRing {
         if header.crit.is_some() {
             return Err(TokenError::Critical);
         }
-        let key = self.key(header.kid.as_deref()).ok_or(TokenError::UnknownKey)?;
-        let payload = jsonwebtoken::decode::<Payload>(token, &key.decoding, &key.validation)
-            .map_err(|error| blame(error.kind()))?
-            .claims;
+        let (payload, key) = self.check_signature(token, &header)?;
         check_times(&payload, now)?;
         Ok(Claims {
             sub: payload.sub.0,
             user_id: payload.user_id.and_then(|user_id| user_id.0),
             exp: payload.exp.map(|exp| exp.0),
+            iat: payload.iat.and_then(|iat| iat.0),
             jti: payload.jti.map(|jti| jti.0),
+            key: key.identity.clone(),
             rooms: payload.rooms.map(|rooms| rooms.0),
         })
     }
 
-    /// `kid` is compared and nothing else: a path or an address in it leads nowhere (threat row 30).
-    fn key(&self, kid: Option<&str>) -> Option<&Key> {
-        match (kid, self.keys.as_slice()) {
-            (None, [only]) => Some(only),
-            (None, _) => None,
-            (Some(_), keys) => keys.iter().find(|key| key.kid.as_deref() == kid),
+    /// `kid` is compared and nothing else: a path or an address in it leads nowhere (threat row 30). A token without one is
+    /// tried with each key of its algorithm, so that keys can follow one another where tokens name none; which of them it
+    /// is says the signature alone, and no key is ever used with an algorithm that is not its own.
+    fn check_signature(&self, token: &str, header: &Header) -> Result<(Payload, &Key), TokenError> {
+        let is_asked = |key: &&Key| match (header.kid.as_deref(), self.keys.as_slice()) {
+            (Some(kid), _) => key.kid.as_deref() == Some(kid),
+            (None, [_]) => true,
+            (None, _) => key.identity.algorithm.of_library() == header.alg,
+        };
+        let mut refused = TokenError::UnknownKey;
+        for key in self.keys.iter().filter(is_asked) {
+            match jsonwebtoken::decode::<Payload>(token, &key.decoding, &key.validation) {
+                Ok(decoded) => return Ok((decoded.claims, key)),
+                Err(error) => refused = blame(error.kind()),
+            }
+            if refused != TokenError::Signature {
+                break;
+            }
         }
+        Err(refused)
     }
 }
 
@@ -220,6 +235,8 @@ pub struct Mint<'a> {
     pub ttl: Option<Duration>,
     pub rooms: Option<&'a Rights>,
     pub kid: Option<&'a str>,
+    /// By which it can be revoked alone.
+    pub jti: Option<&'a str>,
     pub audience: Option<&'a str>,
     pub issuer: Option<&'a str>,
 }
@@ -231,6 +248,8 @@ pub enum MintError {
     EmptySecret,
     #[error("a user's name is 1 to 256 characters without control characters")]
     User,
+    #[error("a token's id is 1 to 256 bytes")]
+    TokenId,
     #[error("the token would be longer than 4 KiB: grant fewer rooms")]
     TooLong,
     #[error("the token could not be signed")]
@@ -245,6 +264,9 @@ pub fn mint(secret: &[u8], mint: &Mint<'_>, now: Wall) -> Result<String, MintErr
     if !is_user_name(mint.sub) {
         return Err(MintError::User);
     }
+    if !mint.jti.is_none_or(is_token_id) {
+        return Err(MintError::TokenId);
+    }
     let iat = now.unix_seconds();
     let lifetime = |ttl: Duration| iat.saturating_add_unsigned(ttl.as_secs()).min(TIME_MAX);
     let claims = Minted {
@@ -252,6 +274,7 @@ pub fn mint(secret: &[u8], mint: &Mint<'_>, now: Wall) -> Result<String, MintErr
         user_id: mint.sub,
         iat,
         exp: mint.ttl.map(lifetime),
+        jti: mint.jti,
         aud: mint.audience,
         iss: mint.issuer,
         rooms: mint.rooms.map(WrittenRooms),
@@ -268,17 +291,35 @@ pub fn is_user_name(text: &str) -> bool {
     !text.is_empty() && text.chars().count() <= USER_CHARS_MAX && !text.chars().any(char::is_control)
 }
 
+/// Which key it is, also over a reload of the configuration. Compared as a whole and never shown.
+#[derive(PartialEq, Eq)]
+pub struct KeyIdentity {
+    algorithm: Algorithm,
+    material: Box<[u8]>,
+}
+
+impl fmt::Debug for KeyIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyIdentity").field("algorithm", &self.algorithm).finish_non_exhaustive()
+    }
+}
+
+/// What the claim `jti` may be.
+pub fn is_token_id(text: &str) -> bool {
+    !text.is_empty() && text.len() <= JTI_BYTES_MAX
+}
+
 #[derive(Clone)]
 struct Key {
     kid: Option<Box<str>>,
-    algorithm: Algorithm,
+    identity: Arc<KeyIdentity>,
     decoding: DecodingKey,
     validation: Validation,
 }
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Key").field("kid", &self.kid).field("algorithm", &self.algorithm).finish_non_exhaustive()
+        f.debug_struct("Key").field("kid", &self.kid).field("identity", &self.identity).finish_non_exhaustive()
     }
 }
 
@@ -369,6 +410,7 @@ struct Payload {
     user_id: Option<OtherName>,
     exp: Option<Time>,
     nbf: Option<Time>,
+    iat: Option<OtherTime>,
     jti: Option<TokenId>,
     rooms: Option<ReadRooms>,
 }
@@ -386,6 +428,8 @@ impl<'de> Deserialize<'de> for Payload {
             #[serde(default, deserialize_with = "present")]
             nbf: Option<Time>,
             #[serde(default, deserialize_with = "present")]
+            iat: Option<OtherTime>,
+            #[serde(default, deserialize_with = "present")]
             jti: Option<TokenId>,
             #[serde(default, deserialize_with = "present")]
             rooms: Option<ReadRooms>,
@@ -401,9 +445,9 @@ impl<'de> Deserialize<'de> for Payload {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Payload, A::Error> {
-                let Fields { sub, user_id, exp, nbf, jti, rooms } =
+                let Fields { sub, user_id, exp, nbf, iat, jti, rooms } =
                     Fields::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(Payload { sub, user_id, exp, nbf, jti, rooms })
+                Ok(Payload { sub, user_id, exp, nbf, iat, jti, rooms })
             }
         }
 
@@ -456,13 +500,34 @@ impl<'de> Deserialize<'de> for Time {
     }
 }
 
+/// A time, or nothing: `iat` decides about nobody but whom a revocation speaks of, so an issuer that writes it with a
+/// fraction is not to have its users shut out. Rounded down, since what was issued earlier is revoked rather than later.
+struct OtherTime(Option<i64>);
+
+impl<'de> Deserialize<'de> for OtherTime {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<OtherTime, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Any {
+            Whole(i64),
+            Broken(f64),
+            Other(IgnoredAny),
+        }
+
+        Ok(OtherTime(match Any::deserialize(deserializer)? {
+            Any::Whole(seconds) => Some(seconds),
+            Any::Broken(seconds) => Some(seconds.floor() as i64),
+            Any::Other(_) => None,
+        }))
+    }
+}
+
 struct TokenId(Arc<str>);
 
 impl<'de> Deserialize<'de> for TokenId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<TokenId, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let fits = !text.is_empty() && text.len() <= JTI_BYTES_MAX;
-        if fits { Ok(TokenId(Arc::from(text))) } else { Err(D::Error::custom("token id")) }
+        if is_token_id(&text) { Ok(TokenId(Arc::from(text))) } else { Err(D::Error::custom("token id")) }
     }
 }
 
@@ -503,6 +568,8 @@ struct Minted<'a> {
     iat: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     exp: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jti: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     aud: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -732,14 +799,15 @@ MCowBQYDK2VwAyEAzrhUOF+EUCnp2pU9qgFktm++4ygYEa3Ockmpva2dcas=
             (r#"{"alg":"RS256","kid":"rs"}"#, Signature),
             (r#"{"alg":"ES256","kid":"es"}"#, Signature),
             (r#"{"alg":"EdDSA","kid":"ed"}"#, Signature),
-            (r#"{"alg":"HS256"}"#, UnknownKey),
+            (r#"{"alg":"HS384"}"#, UnknownKey),
+            (r#"{"alg":"RS256"}"#, Signature),
             (r#"{"alg":"HS256","kid":""}"#, UnknownKey),
             (r#"{"alg":"HS256","kid":"HS"}"#, UnknownKey),
             (r#"{"alg":"HS256","kid":"hs\u0000"}"#, UnknownKey),
             (r#"{"alg":"HS256","kid":"../../../../etc/passwd"}"#, UnknownKey),
             (r#"{"alg":"HS256","kid":"https://evil.net/key.pem"}"#, UnknownKey),
             (r#"{"alg":"HS256","kid":"x' UNION SELECT 'a"}"#, UnknownKey),
-            (r#"{"alg":"HS256","jku":"https://evil.net/keys","x5u":"https://evil.net/c"}"#, UnknownKey),
+            (r#"{"alg":"HS384","jku":"https://evil.net/keys","x5u":"https://evil.net/c"}"#, UnknownKey),
             (&huge_kid, TooLong),
             (r#"{"alg":"HS256","kid":"hs","crit":["b64"],"b64":false}"#, Critical),
             (r#"{"alg":"HS256","kid":"hs","crit":["exp"]}"#, Critical),
@@ -935,7 +1003,9 @@ MCowBQYDK2VwAyEAzrhUOF+EUCnp2pU9qgFktm++4ygYEa3Ockmpva2dcas=
     fn what_is_not_configured_is_not_required_but_a_foreign_audience_is_refused() {
         let header = r#"{"alg":"HS256"}"#;
         let claims = plain_ring().verify(&sign(header, r#"{"sub":"a","iss":"any","custom":{"x":[1]}}"#), NOW).unwrap();
-        assert_eq!(claims, Claims { sub: Arc::from("a"), user_id: None, exp: None, jti: None, rooms: None });
+        let key = claims.key.clone();
+        let expected = Claims { sub: Arc::from("a"), user_id: None, exp: None, iat: None, jti: None, key, rooms: None };
+        assert_eq!(claims, expected);
         let addressed = sign(header, r#"{"sub":"a","aud":"somebody"}"#);
         assert_eq!(plain_ring().verify(&addressed, NOW), Err(TokenError::Audience));
         let either = sign(HS, r#"{"sub":"a","exp":1700000100,"aud":["x","other"],"iss":"us"}"#);
@@ -954,7 +1024,7 @@ MCowBQYDK2VwAyEAzrhUOF+EUCnp2pU9qgFktm++4ygYEa3Ockmpva2dcas=
     }
 
     #[test]
-    fn a_token_without_kid_is_for_the_only_key() {
+    fn a_token_without_kid_is_tried_with_each_key_of_its_algorithm() {
         let token = sign(r#"{"alg":"HS256"}"#, r#"{"sub":"a"}"#);
         let named = sign(r#"{"alg":"HS256","kid":"one"}"#, r#"{"sub":"a"}"#);
         let mut ring = KeyRing::default();
@@ -963,8 +1033,28 @@ MCowBQYDK2VwAyEAzrhUOF+EUCnp2pU9qgFktm++4ygYEa3Ockmpva2dcas=
         ring.add(Some("one"), Algorithm::Hs256, SECRET).unwrap();
         assert!(ring.verify(&token, NOW).is_ok() && ring.verify(&named, NOW).is_ok());
         ring.add(Some("two"), Algorithm::Hs256, b"another").unwrap();
-        assert_eq!(ring.verify(&token, NOW), Err(TokenError::UnknownKey));
-        assert!(ring.verify(&named, NOW).is_ok());
+        assert!(ring.verify(&token, NOW).is_ok() && ring.verify(&named, NOW).is_ok());
+        ring.add(None, Algorithm::Hs256, b"a third").unwrap();
+        ring.add(None, Algorithm::Hs256, b"a fourth").unwrap();
+        ring.add(None, Algorithm::EdDsa, ED_PUBLIC.as_bytes()).unwrap();
+        for (secret, expected) in [
+            (SECRET, Ok(Some(0))),
+            (b"another", Ok(Some(1))),
+            (b"a third", Ok(Some(2))),
+            (b"a fourth", Ok(Some(3))),
+            (b"a fifth", Err(TokenError::Signature)),
+            // A public key is nobody's secret, whichever ways lead to it.
+            (ED_PUBLIC.as_bytes(), Err(TokenError::Signature)),
+        ] {
+            let key = EncodingKey::from_secret(secret);
+            let token = sign_with(r#"{"alg":"HS256"}"#, r#"{"sub":"a"}"#, &key, jsonwebtoken::Algorithm::HS256);
+            let verified = ring.verify(&token, NOW);
+            let place = |claims: Claims| ring.keys.iter().position(|key| Arc::ptr_eq(&key.identity, &claims.key));
+            assert_eq!(verified.map(place), expected, "{secret:?}");
+        }
+        // The first key whose signature fits decides, with whatever the token says then.
+        let late = sign(r#"{"alg":"HS256"}"#, r#"{"sub":"a","exp":1}"#);
+        assert_eq!(ring.verify(&late, NOW), Err(TokenError::Expired));
         assert_eq!(plain_ring().verify(&named, NOW), Err(TokenError::UnknownKey));
     }
 
@@ -987,11 +1077,45 @@ MCowBQYDK2VwAyEAzrhUOF+EUCnp2pU9qgFktm++4ygYEa3Ockmpva2dcas=
             assert_eq!(added, Err(expected), "{algorithm:?} {material}");
         }
         let mut ring = plain_ring();
-        assert_eq!(ring.add(Some("b"), Algorithm::Hs256, SECRET), Err(KeyError::KidMissing));
-        let mut ring = KeyRing::default();
         ring.add(Some("a"), Algorithm::Hs256, SECRET).unwrap();
-        assert_eq!(ring.add(None, Algorithm::Hs256, SECRET), Err(KeyError::KidMissing));
         assert_eq!(ring.add(Some("a"), Algorithm::EdDsa, ED_PUBLIC.as_bytes()), Err(KeyError::KidRepeated));
+    }
+
+    #[test]
+    fn a_key_is_the_same_over_a_reload_by_its_algorithm_and_material() {
+        let token = sign(r#"{"alg":"HS256"}"#, r#"{"sub":"a"}"#);
+        let key = plain_ring().verify(&token, NOW).unwrap().key;
+        for (kid, algorithm, secret, expected) in [
+            (None, Algorithm::Hs256, SECRET, true),
+            (Some("a"), Algorithm::Hs256, SECRET, true),
+            (None, Algorithm::Hs512, SECRET, false),
+            (None, Algorithm::Hs256, &b"another"[..], false),
+        ] {
+            let mut ring = KeyRing::default();
+            ring.add(Some("other"), Algorithm::Hs256, b"other").unwrap();
+            ring.add(kid, algorithm, secret).unwrap();
+            assert_eq!(ring.has(&key), expected, "{kid:?} {algorithm:?}");
+        }
+    }
+
+    #[test]
+    fn when_a_token_was_issued_shuts_nobody_out() {
+        let issued = |iat: &str| {
+            let payload = format!(r#"{{"sub":"a","iat":{iat}}}"#);
+            plain_ring().verify(&sign(r#"{"alg":"HS256"}"#, &payload), NOW).map(|claims| claims.iat)
+        };
+        for (iat, expected) in [
+            ("1700000000", Some(1_700_000_000)),
+            ("1700000000.9", Some(1_700_000_000)),
+            ("-1.5", Some(-2)),
+            ("1e300", Some(i64::MAX)),
+            ("\"1700000000\"", None),
+            ("null", None),
+            ("[1]", None),
+        ] {
+            assert_eq!(issued(iat), Ok(expected), "{iat}");
+        }
+        assert_eq!(issued("1,\"iat\":2"), Err(TokenError::Claims), "which of two would it be?");
     }
 
     #[test]
@@ -1012,12 +1136,14 @@ MCowBQYDK2VwAyEAzrhUOF+EUCnp2pU9qgFktm++4ygYEa3Ockmpva2dcas=
             ttl: Some(Duration::from_secs(60)),
             rooms: Some(&rooms),
             kid: Some("hs"),
+            jti: Some("t-1"),
             audience: Some("cast"),
             issuer: Some("us"),
         };
         let token = mint(SECRET, &order, NOW).unwrap();
         let claims = full_ring().verify(&token, NOW).unwrap();
         assert_eq!((&*claims.sub, claims.exp), ("alice \"é\"", Some(SECOND + 60)));
+        assert_eq!((claims.iat, claims.jti.as_deref()), (Some(SECOND), Some("t-1")));
         assert_eq!(claims.rooms, Some(rooms));
         assert_eq!(full_ring().verify(&token, at(SECOND + 65)), Err(TokenError::Expired));
         let forever = mint(SECRET, &Mint { sub: "a", ttl: Some(Duration::MAX), ..Mint::default() }, NOW).unwrap();
@@ -1060,6 +1186,12 @@ MCowBQYDK2VwAyEAzrhUOF+EUCnp2pU9qgFktm++4ygYEa3Ockmpva2dcas=
         let long = "a".repeat(USER_CHARS_MAX + 1);
         for sub in ["", "a\u{0}", &long] {
             assert_eq!(mint(SECRET, &Mint { sub, ..Mint::default() }, NOW), Err(MintError::User));
+        }
+        for jti in ["", &"a".repeat(JTI_BYTES_MAX + 1)] {
+            assert_eq!(
+                mint(SECRET, &Mint { sub: "a", jti: Some(jti), ..Mint::default() }, NOW),
+                Err(MintError::TokenId)
+            );
         }
         assert_eq!(mint(b"", &Mint { sub: "a", ..Mint::default() }, NOW), Err(MintError::EmptySecret));
         let names: Vec<String> = (0..400).map(|number| format!("doc:{number}")).collect();

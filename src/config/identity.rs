@@ -185,7 +185,7 @@ fn api_keys(written: &raw::Auth, report: &mut Report<'_>) -> Vec<Arc<ApiKey>> {
                 &format!("{path}.rights"),
                 format!(
                     "`{right}` is not a right (publish:<rooms>, read:<rooms>, tasks:<kind>, sessions, approvals, \
-                     connections, *; kinds of tasks: {kinds})"
+                     connections, revocations, *; kinds of tasks: {kinds})"
                 ),
             );
         }
@@ -203,7 +203,7 @@ fn is_backend_right(right: &str) -> bool {
         // A slip here would be a backend that waits for ever.
         Some(("tasks", kinds)) => TaskKind::ALL.into_iter().any(|kind| fits(kinds, kind.as_str())),
         Some(_) => false,
-        None => matches!(right, "sessions" | "approvals" | "connections" | "*"),
+        None => matches!(right, "sessions" | "approvals" | "connections" | "revocations" | "*"),
     }
 }
 

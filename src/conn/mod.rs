@@ -31,9 +31,9 @@ use bytes::Bytes;
 
 use crate::auth::rights::Rights;
 use crate::auth::token::LEEWAY_SECONDS;
-use crate::auth::{Credential, Principal};
+use crate::auth::{ApiKey, Credential, Principal, Proof};
 use crate::clock::{MaybeMono, Mono, Wall};
-use crate::dialect::{Intent, Session, Write};
+use crate::dialect::{Intent, Name, Session, Write};
 use crate::http::{self, Deflate, Head, Reason, Reject, Window};
 use crate::limits::{
     BAD_MESSAGE_BURST, BAD_MESSAGES_PER_MINUTE, BODY_BYTES_MAX, CONTROL_BURST, CONTROL_FRAMES_PER_SECOND,
@@ -105,8 +105,9 @@ pub struct Open {
     pub rights: Arc<Rights>,
     /// A credential had to show who it is.
     pub verified: bool,
-    /// Unix seconds after which the credential is worth nothing; `NEVER` for one that does not run out.
-    expires: i64,
+    /// What of the credential can be asked about again; when it runs out, too, behind the one pointer that a connection at
+    /// rest has room for.
+    pub proof: Option<Arc<Proof>>,
     /// When the message under way began.
     begun: MaybeMono,
     /// Rates are held against it.
@@ -128,6 +129,8 @@ pub struct Asked {
     pub actor: Arc<str>,
     pub verified: bool,
     pub handshake: Option<Handshake>,
+    /// Of a backend's request.
+    pub key: Option<Arc<ApiKey>>,
     /// How much longer than usual the answer may take: a poll waits for what it asks.
     pub patience: Duration,
     /// The writes whose results are streamed, still to be carried out.
@@ -157,6 +160,8 @@ pub struct Handshake {
     pub protocol: Option<String>,
     pub deflate: Option<Deflate>,
     pub principal: Principal,
+    /// Whose rules it was let in by.
+    pub dialect: Name,
     /// Set when the dialect has found the room: what the socket becomes with the welcome.
     pub session: Option<Session>,
     /// Refuse by accepting and closing with a code, because browsers cannot read a refused handshake.
@@ -236,17 +241,9 @@ const CREDENTIAL_CHECK: Duration = Duration::from_secs(5);
 /// A client that can refresh its token in band is told so this long before the token runs out.
 const EXPIRY_WARNING: Duration = Duration::from_secs(60);
 
-/// The expiry of what does not run out: an `Option<i64>` would take another eight bytes of every connection.
-const NEVER: i64 = i64::MAX;
-
-/// Believed as long as at the door, or a token let in within its leeway would be closed at once.
-fn expiry(principal: &Principal) -> i64 {
-    principal.expires_at.map_or(NEVER, |at| at.saturating_add(LEEWAY_SECONDS))
-}
-
 impl Asked {
     pub fn request(framing: Framing, actor: Arc<str>, verified: bool) -> Asked {
-        Asked { framing, actor, verified, handshake: None, patience: Duration::ZERO, stream: None }
+        Asked { framing, actor, verified, handshake: None, key: None, patience: Duration::ZERO, stream: None }
     }
 }
 
@@ -507,7 +504,7 @@ impl Connection {
             actor: principal.user.clone(),
             verified,
             rights: principal.rights.clone(),
-            expires: expiry(principal),
+            proof: principal.proof.clone(),
             begun: MaybeMono::NONE,
             metered,
             beaten: now,
@@ -688,10 +685,20 @@ impl Connection {
         open.named |= principal.via != Credential::None;
         open.actor = principal.user.clone();
         open.rights = principal.rights.clone();
-        open.expires = expiry(principal);
+        open.proof = principal.proof.clone();
         open.warned = open.session.expiring(Duration::ZERO).is_none();
         open.session.authenticated();
         true
+    }
+
+    /// Its credential grants something else from now on; says whether it does.
+    pub fn regrant(&mut self, rights: Arc<Rights>) -> bool {
+        let Phase::Open(open) = &mut self.phase else { return false };
+        let differ = *open.rights != *rights;
+        if differ {
+            open.rights = rights;
+        }
+        differ
     }
 
     /// From now on it holds leases: its silence must be noticed within this time.
@@ -764,8 +771,10 @@ impl Open {
         (limits.ping.min(third), limits.pong.min(2 * third))
     }
 
+    /// Unix seconds after which the credential is worth nothing. Believed as long as at the door, or a token let in within
+    /// its leeway would be closed at once.
     fn expires(&self) -> Option<i64> {
-        (self.expires != NEVER).then_some(self.expires)
+        self.proof.as_ref()?.expires_at.map(|at| at.saturating_add(LEEWAY_SECONDS))
     }
 
     /// How long the credential is worth something.

@@ -11,7 +11,8 @@ use crate::ids::RoomName;
 const NOW: (Mono, Wall) = (Mono(1_000_000_000), Wall(1_700_000_000_000_000));
 
 fn principal(expires_at: Option<i64>) -> Principal {
-    Principal { user: "ada".into(), rights: Arc::new(Rights::all()), expires_at, jti: None, via: Credential::None }
+    let proof = expires_at.map(|_| Arc::new(Proof { expires_at, ..Proof::default() }));
+    Principal { user: "ada".into(), rights: Arc::new(Rights::all()), proof, via: Credential::None }
 }
 
 fn prompt() -> Session {

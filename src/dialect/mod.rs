@@ -36,6 +36,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::auth::ApiKey;
+use crate::auth::revoked::{Revocations, Ruling};
 use crate::auth::rights::{Rights, Verb};
 use crate::clock::Wall;
 use crate::directory::{Directory, Stand};
@@ -90,6 +91,8 @@ pub struct Env {
     pub attached: Arc<Attached>,
     /// What is wrong with this server on purpose: nothing, outside of tests.
     pub canary: Canary,
+    /// Which tokens are not believed any more.
+    pub revoked: Arc<Revocations>,
 }
 
 /// One event or signal, framed once for each dialect that shows it; empty where a dialect does not.
@@ -398,13 +401,15 @@ pub struct Applied {
     pub signals: Vec<Signal>,
     /// Documents whose Markdown file is to be brought up to date.
     pub files: Vec<FileTask>,
+    /// What is revoked from now on, or is no longer.
+    pub rulings: Vec<Ruling>,
     /// What [`repeated`] needs to give this answer again.
     pub note: String,
 }
 
 impl Applied {
     pub fn only(reply: Reply) -> Applied {
-        Applied { reply, signals: Vec::new(), files: Vec::new(), note: String::new() }
+        Applied { reply, signals: Vec::new(), files: Vec::new(), rulings: Vec::new(), note: String::new() }
     }
 
     pub fn noted(reply: Reply, note: String) -> Applied {
@@ -656,6 +661,14 @@ impl Session {
         }
     }
 
+    /// Of a backend's socket.
+    pub fn key(&self) -> Option<&Arc<ApiKey>> {
+        match self {
+            Session::Backend(session) => Some(session.key()),
+            _ => None,
+        }
+    }
+
     /// The credential was good, or was from the start: `false` for a native client that has yet to show one.
     pub fn is_authenticated(&self) -> bool {
         match self {
@@ -789,7 +802,8 @@ pub fn apply(write: &Write, asker: &Asker, rows: &mut dyn Transaction, env: &Env
         Change::Backend(change) => backend::apply(change, write, asker, rows, env),
         Change::Due => {
             agents::due(rows, env.canary)?;
-            Ok(Applied::only(Reply::Silence))
+            let rulings = backend::due(rows)?;
+            Ok(Applied { rulings, ..Applied::only(Reply::Silence) })
         }
         // The store's own (store/worker.rs).
         Change::Batch(_) | Change::Desk(_) => Ok(Applied::only(Reply::Silence)),
@@ -893,6 +907,11 @@ pub fn signal(room: &RoomName, by: &str, data: &[u8], from: ConnId) -> Signal {
 /// Who came and who left, for those who asked for a room's presence; framed.
 pub fn presence(room: &RoomName, joined: &[Arc<str>], left: &[Arc<str>]) -> Bytes {
     ws::frame::text(&native::presence(room, joined, left))
+}
+
+/// What was revoked before this start, into `env`. Before the first handshake.
+pub fn remember_revocations(rows: &mut dyn Rows, env: &Env) -> Result<usize, RowsError> {
+    backend::remember_revocations(rows, env)
 }
 
 /// Is it written down how far the clients of this room have seen it?

@@ -30,6 +30,7 @@ pub enum Reason {
     Token,
     TokenInQuery,
     TokenExpired,
+    Revoked,
     AuthTimeout,
     Forbidden,
     Evicted,
@@ -57,7 +58,7 @@ pub struct Row {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 39] = [
+    pub const ALL: [Reason; 40] = [
         Reason::HeadTooBig,
         Reason::TargetTooLong,
         Reason::TooManyHeaders,
@@ -82,6 +83,7 @@ impl Reason {
         Reason::Token,
         Reason::TokenInQuery,
         Reason::TokenExpired,
+        Reason::Revoked,
         Reason::AuthTimeout,
         Reason::Forbidden,
         Reason::Evicted,
@@ -154,6 +156,7 @@ impl Reason {
                 "query tokens are off (auth.query_token): use Authorization: Bearer or Sec-WebSocket-Protocol: bearer.<token>",
             ),
             Reason::TokenExpired => row(401, 4401, "token_expired", "get a new token and connect again"),
+            Reason::Revoked => row(401, 4401, "revoked", "this token was revoked: log in again for a new one"),
             Reason::AuthTimeout => row(
                 401,
                 4401,

@@ -72,11 +72,21 @@ pub enum Shelf {
     Response = 6,
     /// How far a client has seen a room; its parent is the room.
     Mark = 7,
+    /// Tokens that are not believed any more; its parent is the `jti` or the user that it is about.
+    Revocation = 8,
 }
 
 impl Shelf {
-    pub const ALL: [Shelf; 7] =
-        [Shelf::Session, Shelf::Execution, Shelf::Approval, Shelf::Ticket, Shelf::Job, Shelf::Response, Shelf::Mark];
+    pub const ALL: [Shelf; 8] = [
+        Shelf::Session,
+        Shelf::Execution,
+        Shelf::Approval,
+        Shelf::Ticket,
+        Shelf::Job,
+        Shelf::Response,
+        Shelf::Mark,
+        Shelf::Revocation,
+    ];
 
     pub fn of(number: u8) -> Option<Shelf> {
         Shelf::ALL.into_iter().find(|shelf| *shelf as u8 == number)

@@ -55,7 +55,7 @@ fn description() -> String {
          levels. A ping comes after {} seconds of silence, and its pong is waited for {} seconds.\n\nCloses: 1000 done, 1001 \
          going away, 1002 protocol, 1003 no binary frames here, 1007 not UTF-8, 1008 policy, 1009 too big, 1011 internal, 1012 \
          restarting, 1013 overloaded, 4000 no pong, 4004 unknown prompt, 4008 stalled, 4029 too many messages, 4401 credential \
-         missing or expired, 4403 not granted or evicted, 4404 unknown path. Refused handshakes say why in `X-WS-Reject` and \
+         missing, expired or revoked, 4403 not granted or evicted, 4404 unknown path. Refused handshakes say why in `X-WS-Reject` and \
          in a problem document; where the configuration says so, they are accepted and closed with the code instead.",
         limits.message,
         MESSAGE_BYTES_CEILING,

@@ -6,7 +6,8 @@ use super::schema::{
     Schema, always, any, count, either, exact, flag, is, list, map, map_of, matching, noted, nullable, number, one_of,
     open, refer, text, text_of, uuid, within, zulu,
 };
-use super::table::{Channel, Endpoint, Guard, Message, NDJSON, PROBLEM, get, message, post};
+use super::table::{Channel, Endpoint, Guard, Message, NDJSON, PROBLEM, delete, get, message, post};
+use crate::auth::token::{JTI_BYTES_MAX, TIME_MAX};
 use crate::dialect::Name;
 use crate::limits::{PAGE_EVENTS_MAX, ROOM_NAME_BYTES_MAX};
 use crate::model::TaskKind;
@@ -370,6 +371,36 @@ fn publish_facts() -> Schema {
     exact([("room", room()), ("epoch", epoch()), ("seq", count()), ("id?", operation()), ("rev?", count())])
 }
 
+/// About one token, or about a user.
+fn revoking() -> Schema {
+    let until =
+        || ("until?", nullable(noted(unix_seconds(), "when all of it has expired and need not be kept; never")));
+    either([
+        open([("jti", text_of(JTI_BYTES_MAX)), until()]),
+        open([
+            ("user", text_of(256)),
+            ("before?", nullable(noted(unix_seconds(), "what was issued before; the end of this second"))),
+            until(),
+        ]),
+    ])
+}
+
+fn revocation() -> Schema {
+    exact([
+        ("revocation", matching("^[0-9a-f]{32}$")),
+        ("jti?", text()),
+        ("user?", text()),
+        ("before?", unix_seconds()),
+        ("until?", unix_seconds()),
+        ("by", text()),
+        ("created_at", zulu()),
+    ])
+}
+
+fn unix_seconds() -> Schema {
+    within(0, TIME_MAX as u64)
+}
+
 fn event() -> Schema {
     exact([
         ("seq", within(1, u64::MAX)),
@@ -390,6 +421,7 @@ pub fn schemas() -> Vec<(&'static str, Schema)> {
         ("Session", session_facts()),
         ("Asked", approval_facts()),
         ("Approval", approval()),
+        ("Revocation", revocation()),
         ("Task", serde_json::json!({"anyOf": TaskKind::ALL.map(|kind| task_view(kind, task(kind).2))})),
         ("BackendProblem", problem()),
     ]
@@ -555,6 +587,33 @@ pub fn endpoints() -> Vec<Endpoint> {
             post("/v1/connections/{connection}/close", "Closes a connection, with code 4403 and the reason.")
                 .body_if_any(open([("reason?", nullable(reason()))]))
                 .json(200, "It is being closed.", exact([("closed", always(true))])),
+            &[400, 403, 404],
+        ),
+        told(
+            post(
+                "/v1/revocations",
+                "Revokes a token, or a user's tokens of before a moment. Sockets that were opened with them are closed with 4401.",
+            )
+            .body(revoking())
+            .json(200, "It was there, and now reaches as far as both.", refer("Revocation"))
+            .json(201, "Revoked.", refer("Revocation")),
+            &[400, 403, 409],
+        ),
+        told(
+            get("/v1/revocations", "What is revoked, in the order in which it was.")
+                .query("user", text(), "Only the one about this user.")
+                .query("jti", text(), "Only the one about this token.")
+                .query("skip", count(), "Not the first so many.")
+                .query("limit", within(1, PAGE_EVENTS_MAX as u64), "100 without it.")
+                .json(200, "", exact([("revocations", list(refer("Revocation")))])),
+            &[400, 403],
+        ),
+        told(
+            delete("/v1/revocations/{revocation}", "Takes a revocation back.").json(
+                200,
+                "It no longer holds.",
+                refer("Revocation"),
+            ),
             &[400, 403, 404],
         ),
     ];

@@ -99,6 +99,7 @@ impl<P: Poller> Reactor<P> {
             Delivery::Page(page) => self.take_page(page),
             Delivery::Signal(signal) => self.send_signal(signal),
             Delivery::Census(to) => self.tell_census(&to),
+            Delivery::Recheck => self.recheck_soon(),
             Delivery::Broken => self.abandon_ship(),
         }
     }

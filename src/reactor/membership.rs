@@ -299,6 +299,7 @@ impl<P: Poller> Reactor<P> {
             self.presence_at = None;
             self.tell_changes();
         }
+        self.recheck();
         if due(&self.mark_at) {
             // Nothing is added to what the store has not even taken; the rooms stay to be marked.
             self.mark_at = (!self.owed.is_empty()).then(|| now.after(MARK_PAUSE));
@@ -353,7 +354,8 @@ impl<P: Poller> Reactor<P> {
             self.close_with(id, Close::refusing(&reject));
             return;
         }
-        let principal = match auth::authenticate(self.live.policy(Name::Native), &shown, false, self.now.1) {
+        let policy = self.live.policy(Name::Native);
+        let principal = match auth::authenticate(policy, &shown, false, self.now.1, &self.wiring.env.revoked) {
             Ok(principal) => principal,
             Err(reject) => {
                 if auth::is_guess(&reject) && !client.is_loopback() {
@@ -391,8 +393,8 @@ impl<P: Poller> Reactor<P> {
         self.tell_presence();
     }
 
-    /// Rooms that a fresh credential no longer grants are left, and it is said.
-    fn leave_forbidden(&mut self, id: ConnId) {
+    /// Rooms that its credential no longer grants are left, and it is said.
+    pub(super) fn leave_forbidden(&mut self, id: ConnId) {
         let Some(entry) = self.table.peek(id) else { return };
         let Some(open) = entry.conn.open() else { return };
         let rooms: Vec<RoomName> = entry

@@ -14,6 +14,7 @@
 
 mod answers;
 mod census;
+mod credentials;
 mod deadlines;
 mod flush;
 mod inbox;
@@ -120,6 +121,10 @@ pub struct Reactor<P: Poller> {
     mark_at: Option<Mono>,
     /// When to tell who came and who left.
     presence_at: Option<Mono>,
+    /// When to look at everybody's credential again, not before when, and who is left of the look that is under way.
+    recheck_at: Option<Mono>,
+    recheck_rest: Mono,
+    to_recheck: Vec<ConnId>,
     /// When draining: who is told to go, and when; the next one last.
     leaving: Vec<(Mono, ConnId)>,
     draining: bool,
@@ -165,6 +170,9 @@ impl<P: Poller> Reactor<P> {
             to_mark: Vec::new(),
             mark_at: None,
             presence_at: None,
+            recheck_at: None,
+            recheck_rest: Mono(0),
+            to_recheck: Vec::new(),
             leaving: Vec::new(),
             draining: false,
             stopped: false,
@@ -202,11 +210,15 @@ impl<P: Poller> Reactor<P> {
 
     fn patience(&self) -> Option<Duration> {
         let busy = !self.carry.is_empty() || !self.unflushed.is_empty() || !self.wiring.inbox.is_empty();
-        if busy {
+        if busy || !self.to_recheck.is_empty() {
             return Some(Duration::ZERO);
         }
         let starved = (!self.starved.is_empty() || !self.owed.is_empty()).then_some(STARVED_PAUSE);
-        let dues = [self.presence_at, self.mark_at].into_iter().flatten().min().map(|at| at.since(self.now.0));
+        let dues = [self.presence_at, self.mark_at, self.recheck_at]
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|at| at.since(self.now.0));
         let leaving = self.leaving.last().map(|(at, _)| at.since(self.now.0));
         [starved, leaving, dues, self.deadlines.patience(self.now.0)].into_iter().flatten().min()
     }
@@ -214,6 +226,10 @@ impl<P: Poller> Reactor<P> {
     /// Step 2: once per turn; everything in the turn happens at this time.
     fn read_the_clock(&mut self) {
         self.now = (self.wiring.clock.mono(), self.wiring.clock.wall());
+        self.take_settings();
+    }
+
+    fn take_settings(&mut self) {
         let live = self.wiring.live.load();
         if !Arc::ptr_eq(&live, &self.live) {
             self.live = arc_swap::Guard::into_inner(live);

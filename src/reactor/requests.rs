@@ -30,6 +30,7 @@ impl<P: Poller> Reactor<P> {
             now: self.now.1,
             refusing,
             guests: Some((&self.wiring.guests, self.now.0)),
+            revoked: &self.wiring.env.revoked,
         };
         let decision = admission::decide(head, &door);
         let framing = Framing {
@@ -65,7 +66,8 @@ impl<P: Poller> Reactor<P> {
             }
             Ok(Admitted::Backend(key)) => {
                 let actor = key.name.as_str().into();
-                entry.conn.ask(Asked::request(framing, actor, true), self.now.0);
+                let asked = Asked::request(framing, actor, true);
+                entry.conn.ask(Asked { key: Some(key.clone()), ..asked }, self.now.0);
                 self.take_endpoint(id, || dialect::backend::endpoint(head, body, &key));
             }
             Ok(Admitted::Endpoint(name, actor, verified)) => {
@@ -128,6 +130,7 @@ impl<P: Poller> Reactor<P> {
             protocol: socket.protocol,
             deflate: socket.deflate,
             principal: socket.principal,
+            dialect: socket.target.dialect(),
             session: None,
             close_style: socket.close_style,
             metered: socket.metered,

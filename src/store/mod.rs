@@ -86,6 +86,8 @@ pub enum Delivery {
     /// Say who is connected; a reactor sends its list.
     Census(Sender<Vec<ConnView>>),
     Page(Page),
+    /// Something was revoked, or keys have changed: everybody's credential is to be looked at again.
+    Recheck,
     /// The store has failed for good: close everybody, the process is about to end.
     Broken,
 }

@@ -343,6 +343,7 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
         self.seal(&done.seen, &mut out);
         let mut files = Vec::new();
         let mut signals = Vec::new();
+        let mut ruled = false;
         for (job, applied) in batch.into_iter().zip(done.applied) {
             self.wiring.backlog.release(job.charged);
             if let Some(to) = job.to {
@@ -350,6 +351,11 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
             }
             signals.extend(applied.signals);
             files.extend(applied.files);
+            // Before its answer is posted, or whoever is told that a token is revoked could still see it let in.
+            for ruling in applied.rulings {
+                self.wiring.env.revoked.apply(ruling);
+                ruled = true;
+            }
         }
         self.signal(signals, &mut out);
         for (to, task) in handed.pushes {
@@ -366,6 +372,12 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
             answer_to(&mut out, to, Reply::Response(Box::new(dialect::tasks(&tasks))));
         }
         self.post(out);
+        if ruled {
+            for mailbox in &mut self.wiring.reactors {
+                mailbox.post_or_wait(I::from(Delivery::Recheck));
+                mailbox.ring();
+            }
+        }
         if let Some(mailbox) = &mut self.wiring.files {
             for task in files {
                 // A full queue loses nothing: the writer compares revisions on its own (files/).
@@ -620,6 +632,7 @@ fn carry_out_job(job: &Job, rows: &mut Recorder<'_>, env: &Env) -> Result<Applie
         replies.push(one.reply);
         all.signals.extend(one.signals);
         all.files.extend(one.files);
+        all.rulings.extend(one.rulings);
     }
     all.reply = dialect::lines(replies.into_iter());
     Ok(all)

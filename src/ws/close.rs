@@ -185,7 +185,7 @@ pub const TABLE: &[(u16, &str)] = &[
     (4008, "The client took what it was sent too slowly; reconnect and resume."),
     (4010, "The client's place in the room's log was lost; reconnect and resume."),
     (4029, "Too many messages for too long; reconnect and slow down."),
-    (4401, "The token is missing, wrong or expired; get a new one, then reconnect."),
+    (4401, "The token is missing, wrong, expired or revoked; get a new one, then reconnect."),
     (4403, "The token does not grant this; do not reconnect with it."),
     (4404, "There is nothing at this path; do not reconnect."),
 ];

@@ -14,6 +14,7 @@ mod golden;
 mod native;
 mod rates;
 mod resume;
+mod revocation;
 mod rooms;
 mod shutdown;
 mod simulation;

@@ -330,7 +330,11 @@ pub struct Process {
 impl Process {
     /// Serves `toml`, written to [`Process::config`], and waits until it listens.
     pub fn start(toml: &str, variables: &[(&str, &str)]) -> Process {
-        let data = tempfile::tempdir().unwrap();
+        Process::start_in(tempfile::tempdir().unwrap(), toml, variables)
+    }
+
+    /// On what another one has left.
+    pub fn start_in(data: TempDir, toml: &str, variables: &[(&str, &str)]) -> Process {
         std::fs::write(data.path().join("commitcast.toml"), toml).unwrap();
         let (child, log) = Process::launch(data.path(), variables);
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -340,6 +344,7 @@ impl Process {
     }
 
     /// A new process in the place of one that has ended, with the same configuration and store.
+    #[cfg(feature = "canary")]
     pub fn restart(&mut self) {
         assert!(self.child.try_wait().unwrap().is_some(), "the old one is still there");
         (self.child, self.log) = Process::launch(self.data.path(), &[]);
@@ -398,6 +403,13 @@ impl Process {
                 Err(why) => panic!("it never said `{text}` ({why}), but:\n{}", self.said.join("\n")),
             }
         }
+    }
+
+    /// Killed, as the power goes: what it leaves.
+    pub fn kill(mut self) -> TempDir {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        std::mem::replace(&mut self.data, tempfile::tempdir().unwrap())
     }
 
     /// By the system's own program, since nothing here may call the kernel directly.

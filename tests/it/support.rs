@@ -41,9 +41,10 @@ pub fn settings(config: &str, data: &Path, reactors: usize) -> Result<Settings, 
 #[derive(Debug)]
 pub struct House {
     server: Option<Server>,
+    settings: Settings,
     pub address: SocketAddr,
     /// Removed behind the server.
-    _data: TempDir,
+    data: TempDir,
 }
 
 impl House {
@@ -58,7 +59,19 @@ impl House {
             .unwrap_or_else(|error| panic!("the configuration of this test is wrong: {error}\n{config}"));
         let server = Server::start(&settings).unwrap_or_else(|error| panic!("the server did not start: {error}"));
         let address = server.addresses[0];
-        House { server: Some(server), address, _data: data }
+        House { server: Some(server), settings, address, data }
+    }
+
+    /// Where its store is.
+    pub fn data(&self) -> std::path::PathBuf {
+        self.data.path().join("data")
+    }
+
+    /// What SIGHUP does, with this for the file.
+    pub fn reload(&self, config: &str) {
+        let new = settings(config, &self.data(), 1).unwrap_or_else(|error| panic!("{error}\n{config}"));
+        let live = self.settings.reload(&new).unwrap_or_else(|error| panic!("{error}\n{config}"));
+        self.server.as_ref().expect("it runs").reload(live);
     }
 
     pub fn dial(&self) -> Wire {

@@ -820,11 +820,11 @@ mod tests {
     #[test]
     fn g7_the_clock_decides_once() {
         let mut rows = waiting();
-        due(&mut rows).unwrap();
+        due(&mut rows, Canary::default()).unwrap();
         assert_eq!(rows.told(ROOM).len(), 1, "not yet");
         rows.at = Wall(AT.0 + 60_000_000);
-        due(&mut rows).unwrap();
-        due(&mut rows).unwrap();
+        due(&mut rows, Canary::default()).unwrap();
+        due(&mut rows, Canary::default()).unwrap();
         let expired = format!(r#"rejected {{"request_id":"{ID}","decision":"expired","edited_args":null}}"#);
         assert_eq!(rows.told(ROOM)[1..], [expired]);
         assert_eq!((rows.log[ROOM][1].actor.as_ref(), rows.tasks.len()), ("server", 1));
@@ -844,8 +844,8 @@ mod tests {
         assert_eq!((rows.told(ROOM).len(), rows.tasks.len()), (1, 0), "a refusal is no operation");
         rows.at = AT;
         assert_eq!(by("bob", Verdict::Approve, &mut rows), Err(Undecided::Already(first)));
-        due(&mut rows).unwrap();
-        due(&mut rows).unwrap();
+        due(&mut rows, Canary::default()).unwrap();
+        due(&mut rows, Canary::default()).unwrap();
         assert_eq!((rows.told(ROOM).len(), rows.tasks.len()), (2, 1), "announced once");
         let decided = find(ID, &mut rows).unwrap().unwrap().decided.unwrap();
         assert_eq!((decided.decision.as_str(), decided.seq), ("expired", Seq(2)));
@@ -857,7 +857,7 @@ mod tests {
         let mut record = rows.records[0].clone();
         record.due = Some(Wall(1));
         rows.put_record(&record).unwrap();
-        due(&mut rows).unwrap();
+        due(&mut rows, Canary::default()).unwrap();
         assert_eq!(rows.records, [record]);
     }
 
@@ -908,7 +908,7 @@ mod tests {
                     2 => Verdict::Edit { args: json!({}) },
                     3 => Verdict::Cancel,
                     4 => {
-                        due(&mut rows).unwrap();
+                        due(&mut rows, Canary::default()).unwrap();
                         continue;
                     }
                     5 => {
@@ -926,7 +926,7 @@ mod tests {
                 }
             }
             rows.at = Wall(AT.0 + 3_600_000_000);
-            due(&mut rows).unwrap();
+            due(&mut rows, Canary::default()).unwrap();
             let decided = find(ID, &mut rows).unwrap().unwrap().decided.unwrap();
             prop_assert!(told.iter().all(|word| *word == decided.decision), "{:?} {:?}", told, decided);
             let events = rows.log[ROOM].iter().filter(|event| {

@@ -45,6 +45,15 @@ impl Fault {
         Fault::new(404, "no_such_approval", "there is no such approval")
     }
 
+    pub fn no_such_revocation() -> Fault {
+        Fault::new(404, "no_such_revocation", "there is no such revocation")
+    }
+
+    pub fn too_many_revocations() -> Fault {
+        let detail = "no more revocations are kept: take some back, give them an `until`, or change the tokens' key";
+        Fault::new(409, "too_many_revocations", detail)
+    }
+
     pub fn unknown_task() -> Fault {
         Fault::new(404, "unknown_task", "there is no such task")
     }

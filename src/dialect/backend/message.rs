@@ -12,9 +12,11 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::fault::Fault;
+use super::revocations;
 use super::rights;
 use super::{Held, Publishing};
 use crate::auth::ApiKey;
+use crate::auth::token::{JTI_BYTES_MAX, TIME_MAX, USER_CHARS_MAX, is_token_id, is_user_name};
 use crate::dialect::agents::approvals::{Verdict, Wanted};
 use crate::dialect::agents::sessions;
 use crate::dialect::json::{self, DEPTH_MAX};
@@ -35,6 +37,7 @@ const RETRY_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 const EXPIRES_IN_SECONDS_MAX: f64 = 366.0 * 24.0 * 60.0 * 60.0;
 
 const _: () = assert!(OP_ID_BYTES_MAX == 64, "a refusal below names the bound");
+const _: () = assert!(JTI_BYTES_MAX == 256 && USER_CHARS_MAX == 256, "refusals below name the bounds");
 
 type Field<'t> = Option<&'t RawValue>;
 
@@ -73,6 +76,10 @@ pub struct Message<'t> {
     edited_args: Field<'t>,
     seen: Field<'t>,
     by: Field<'t>,
+    jti: Field<'t>,
+    user: Field<'t>,
+    before: Field<'t>,
+    until: Field<'t>,
 }
 
 fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Field<'de>, D::Error> {
@@ -246,6 +253,19 @@ impl<'t> Message<'t> {
         }
     }
 
+    // ---- revocations ----------------------------------------------------------------------------------------------------
+
+    pub fn revocation(&self) -> Result<revocations::Wanted, Fault> {
+        let jti = optional(self.jti, JTI_WRONG)?;
+        let user = optional(self.user, USER_WRONG)?;
+        let before = unix_seconds(self.before, "before must be unix seconds: a whole number from 0 to 253402300799")?;
+        let until = unix_seconds(self.until, "until must be unix seconds: a whole number from 0 to 253402300799")?;
+        if jti.is_some() && before.is_some() {
+            return Err(Fault::nonsense("before is about a user's tokens: a token is revoked whenever it was issued"));
+        }
+        Ok(revocations::Wanted { about: about(jti, user)?, before, until })
+    }
+
     // ---- connections ----------------------------------------------------------------------------------------------------
 
     /// Of a close, where a frame has room for 123 bytes.
@@ -273,6 +293,28 @@ impl<'t> Message<'t> {
             }
             Some(_) => Err(Fault::nonsense(WRONG)),
         }
+    }
+}
+
+const JTI_WRONG: &str = "jti must be a string of 1 to 256 bytes";
+const USER_WRONG: &str = "user must be a string of 1 to 256 characters without control characters";
+
+/// What a revocation is about: one of the two.
+pub fn about(jti: Option<String>, user: Option<String>) -> Result<revocations::About, Fault> {
+    match (jti, user) {
+        (Some(jti), None) if is_token_id(&jti) => Ok(revocations::About::Token(jti)),
+        (None, Some(user)) if is_user_name(&user) => Ok(revocations::About::User(user)),
+        (Some(_), None) => Err(Fault::nonsense(JTI_WRONG)),
+        (None, Some(_)) => Err(Fault::nonsense(USER_WRONG)),
+        (Some(_), Some(_)) => Err(Fault::nonsense("jti and user are both there: a revocation is about one of them")),
+        (None, None) => Err(Fault::nonsense("jti or user must say what is revoked")),
+    }
+}
+
+fn unix_seconds(field: Field<'_>, wrong: &'static str) -> Result<Option<i64>, Fault> {
+    match optional::<i64>(field, wrong)? {
+        Some(seconds) if !(0..=TIME_MAX).contains(&seconds) => Err(Fault::nonsense(wrong)),
+        seconds => Ok(seconds),
     }
 }
 

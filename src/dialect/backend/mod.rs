@@ -15,6 +15,7 @@ mod fault;
 mod message;
 mod reads;
 mod rest;
+mod revocations;
 mod rights;
 mod session;
 #[cfg(test)]
@@ -27,11 +28,13 @@ use std::sync::Arc;
 use super::publish::Publish;
 use super::{Applied, Asker, ConnView, Env, Failure, First, Intent, Reply, Write};
 use crate::auth::ApiKey;
+use crate::auth::revoked::Ruling;
 use crate::http::{Head, Response};
 use crate::ids::{OpId, RoomName};
 use crate::model::{Rows, RowsError, Task, TaskId, Transaction};
 
 pub use reads::Read;
+pub use revocations::Wanted as Revoke;
 pub use session::Session;
 pub use writes::{Change, Decide, What};
 
@@ -101,6 +104,16 @@ pub fn id_taken(change: &Change, _write: &Write) -> Reply {
 
 pub fn failed(change: &Change, _write: &Write, failure: Failure) -> Reply {
     writes::failed(change, failure)
+}
+
+/// Something of the protocol's was due: revocations that nobody needs any more are removed.
+pub fn due(rows: &mut dyn Transaction) -> Result<Vec<Ruling>, RowsError> {
+    revocations::due(rows)
+}
+
+/// What is revoked, out of the store into `env`.
+pub fn remember_revocations(rows: &mut dyn Rows, env: &Env) -> Result<usize, RowsError> {
+    revocations::remember(rows, env)
 }
 
 /// A task as a socket is given it: a payload.

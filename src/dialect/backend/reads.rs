@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::fault::Fault;
+use super::revocations::{self, About};
 use super::rights;
 use super::wire::{self, Facts, Waiting};
 use crate::auth::ApiKey;
@@ -44,6 +45,12 @@ pub enum Read {
         after: Seq,
         limit: usize,
     },
+    /// All, or the one about this.
+    Revocations {
+        about: Option<About>,
+        skip: usize,
+        limit: usize,
+    },
     /// Asked of every reactor: [`census`].
     Connections,
 }
@@ -55,6 +62,7 @@ pub fn read(read: &Read, rows: &mut dyn Rows, env: &Env) -> Result<Reply, RowsEr
         Read::Approval { id } => approval(id, rows)?,
         Read::Rooms { prefix, after, limit, key } => rooms(prefix, after, *limit, key, rows, env)?,
         Read::Events { room, after, limit } => events(room, *after, *limit, rows)?,
+        Read::Revocations { about, skip, limit } => revocations::list(about.as_ref(), *skip, *limit, rows)?,
         Read::Connections => Response::reject(&Failure::Broken.reject()),
     };
     Ok(Reply::Response(Box::new(response)))

@@ -4,6 +4,7 @@
 //! POST publish  batch                          GET  tasks        POST tasks/{id}/done|fail|renew
 //! POST sessions   GET sessions/{id}            POST approvals    GET  approvals/{id}   POST approvals/{id}/decide
 //! GET  rooms      GET rooms/{room}/events      GET  connections  POST connections/{id}/close
+//! GET  POST revocations                        DELETE revocations/{id}
 //! ```
 
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use super::message::{self, Message};
 use super::reads::Read;
 use super::wire::{self, Facts};
 use super::writes::{Change, Decide, What};
-use super::{Held, Publishing, batch, desk_room, rights};
+use super::{Held, Publishing, batch, desk_room, revocations, rights};
 use crate::auth::ApiKey;
 use crate::dialect::agents::sessions;
 use crate::dialect::{self, Desk, Intent, Write};
@@ -60,6 +61,8 @@ enum Endpoint {
     Events(String),
     Connections,
     Close(String),
+    Revocations,
+    Revocation(String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +98,8 @@ impl Endpoint {
             ("rooms", None, None, None) => Endpoint::Rooms,
             ("connections", None, None, None) => Endpoint::Connections,
             ("connections", Some(id), Some("close"), None) => Endpoint::Close(decoded(id)?),
+            ("revocations", None, None, None) => Endpoint::Revocations,
+            ("revocations", Some(id), None, None) => Endpoint::Revocation(decoded(id)?),
             _ => return Ok(None),
         }))
     }
@@ -103,6 +108,8 @@ impl Endpoint {
         match self {
             // Hands something out, which a HEAD would drop.
             Endpoint::Tasks => &[Method::Get],
+            Endpoint::Revocations => &[Method::Get, Method::Head, Method::Post],
+            Endpoint::Revocation(_) => &[Method::Delete],
             Endpoint::Session(_)
             | Endpoint::Approval(_)
             | Endpoint::Rooms
@@ -122,6 +129,8 @@ impl Endpoint {
         match self.methods() {
             [Method::Post] => "POST",
             [Method::Get] => "GET",
+            [Method::Delete] => "DELETE",
+            [_, _, Method::Post] => "GET, HEAD, POST",
             _ => "GET, HEAD",
         }
     }
@@ -167,6 +176,20 @@ impl Request<'_, '_> {
                 Ok(Intent::Census(Box::new(dialect::Read::Backend(Read::Connections))))
             }
             Endpoint::Close(id) => self.close(&id),
+            Endpoint::Revocations => {
+                rights::revocations(self.key)?;
+                match self.head.method {
+                    Method::Post => {
+                        let wanted = self.message()?.revocation()?;
+                        Ok(self.write(revocations::room(), What::Revoke(Box::new(wanted))))
+                    }
+                    _ => self.revocations(),
+                }
+            }
+            Endpoint::Revocation(id) => {
+                rights::revocations(self.key)?;
+                Ok(self.write(revocations::room(), What::Restore(id)))
+            }
         }
     }
 
@@ -243,6 +266,17 @@ impl Request<'_, '_> {
         // Stores count with a sign; a number beyond that is beyond every log.
         let after = Seq(after.min(i64::MAX as u64));
         Ok(ask(Read::Events { room: RoomName::new(room), after, limit: self.limit()? }))
+    }
+
+    fn revocations(&self) -> Result<Intent, Fault> {
+        let text = |name| query_param(self.head.query, name).map(|value| value.into_owned());
+        let about = match (text("jti"), text("user")) {
+            (None, None) => None,
+            (jti, user) => Some(message::about(jti, user)?),
+        };
+        let skip = self.number("skip", "skip must be a whole number")?.unwrap_or_default();
+        let skip = usize::try_from(skip).unwrap_or(usize::MAX);
+        Ok(ask(Read::Revocations { about, skip, limit: self.limit()? }))
     }
 
     fn close(&self, id: &str) -> Result<Intent, Fault> {
@@ -445,6 +479,34 @@ mod tests {
                 "",
                 problem(404, "Not Found", "there is no such connection", "no_such_connection"),
             ),
+            ("POST /v1/revocations", "{}", bad("jti or user must say what is revoked")),
+            (
+                "POST /v1/revocations",
+                r#"{"jti":"t","user":"ann"}"#,
+                bad("jti and user are both there: a revocation is about one of them"),
+            ),
+            ("POST /v1/revocations", r#"{"jti":""}"#, bad("jti must be a string of 1 to 256 bytes")),
+            (
+                "POST /v1/revocations",
+                r#"{"user":"a\nb"}"#,
+                bad("user must be a string of 1 to 256 characters without control characters"),
+            ),
+            (
+                "POST /v1/revocations",
+                r#"{"jti":"t","before":7}"#,
+                bad("before is about a user's tokens: a token is revoked whenever it was issued"),
+            ),
+            (
+                "POST /v1/revocations",
+                r#"{"user":"ann","before":-1}"#,
+                bad("before must be unix seconds: a whole number from 0 to 253402300799"),
+            ),
+            (
+                "POST /v1/revocations",
+                r#"{"user":"ann","until":1.5}"#,
+                bad("until must be unix seconds: a whole number from 0 to 253402300799"),
+            ),
+            ("GET /v1/revocations?jti=", "", bad("jti must be a string of 1 to 256 bytes")),
             ("GET /v1/sessions/%ff", "", problem(400, "Bad Request", "the decoded path is not UTF-8", "target")),
         ] {
             assert_eq!(send(&["*"], request, body), expected, "{request} {body}");
@@ -481,6 +543,8 @@ mod tests {
             ("/v1/rooms", "GET, HEAD"),
             ("/v1/rooms/r/events", "GET, HEAD"),
             ("/v1/connections", "GET, HEAD"),
+            ("/v1/revocations", "GET, HEAD, POST"),
+            ("/v1/revocations/a", "DELETE"),
             ("/v1/sessions/a", "GET, HEAD"),
             ("/v1/approvals/a", "GET, HEAD"),
         ] {
@@ -511,12 +575,14 @@ mod tests {
             ("GET /v1/rooms/r/events", "", "read:r"),
             ("GET /v1/connections", "", "connections"),
             ("POST /v1/connections/c0.4.1/close", "", "connections"),
+            ("POST /v1/revocations", r#"{"jti":"t"}"#, "revocations"),
+            ("GET /v1/revocations", "", "revocations"),
+            ("DELETE /v1/revocations/a", "", "revocations"),
         ] {
             assert!(!send(&[right], request, body).contains("problem"), "{request} with {right}");
-            let others: Vec<&str> = ["publish:r", "tasks:chat", "sessions", "approvals", "read:r", "connections"]
-                .into_iter()
-                .filter(|other| other.split(':').next() != right.split(':').next())
-                .collect();
+            let all = ["publish:r", "tasks:chat", "sessions", "approvals", "read:r", "connections", "revocations"];
+            let others: Vec<&str> =
+                all.into_iter().filter(|other| other.split(':').next() != right.split(':').next()).collect();
             let refused = send(&others, request, body);
             assert!(refused.starts_with("403 problem+json "), "{request} without {right}: {refused}");
         }
@@ -570,8 +636,8 @@ mod tests {
             query in "[a-z_=&%0-9-]{0,30}",
             body in ".{0,60}",
         ) {
-            for start in ["", "tasks/", "rooms/", "connections/", "approvals/", "sessions/"] {
-                for method in ["GET", "POST"] {
+            for start in ["", "tasks/", "rooms/", "connections/", "approvals/", "sessions/", "revocations/"] {
+                for method in ["GET", "POST", "DELETE"] {
                     let text = format!("{method} /v1/{start}{path}?{query} HTTP/1.1\r\nHost: a\r\n\r\n");
                     if let Ok(Some((head, _))) = head::parse(text.as_bytes()) {
                         let _ = endpoint(&head, body.as_bytes(), &key(&["*"]));

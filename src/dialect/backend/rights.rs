@@ -33,6 +33,10 @@ pub fn connections(key: &ApiKey) -> Result<(), Fault> {
     grant(key.allows("connections"), "this key may not use connections")
 }
 
+pub fn revocations(key: &ApiKey) -> Result<(), Fault> {
+    grant(key.allows("revocations"), "this key may not use revocations")
+}
+
 pub fn tasks(key: &ApiKey, kinds: Tasks) -> Result<(), Fault> {
     grant(kinds.and(kinds_of(key)) == kinds, "this key may not take tasks of this kind")
 }
@@ -65,8 +69,8 @@ mod tests {
     use super::*;
 
     /// What a key with one right may do: publish in `doc:a`, read it, read anything, take `execute`, take anything, use
-    /// sessions, approvals, connections.
-    fn granted(right: &str) -> [bool; 8] {
+    /// sessions, approvals, connections, revocations.
+    fn granted(right: &str) -> [bool; 9] {
         let key = key(&[right]);
         [
             publish(&key, "doc:a").is_ok(),
@@ -77,6 +81,7 @@ mod tests {
             sessions(&key).is_ok(),
             approvals(&key).is_ok(),
             connections(&key).is_ok(),
+            revocations(&key).is_ok(),
         ]
     }
 
@@ -84,26 +89,27 @@ mod tests {
     fn a_right_grants_itself_and_nothing_else() {
         let marks = |marks: &str| -> Vec<bool> { marks.chars().map(|mark| mark == 'x').collect() };
         for (right, expected) in [
-            ("*", "xxxxxxxx"),
-            ("", "........"),
-            ("publish:*", "x......."),
-            ("publish:doc:*", "x......."),
-            ("publish:doc:a", "x......."),
-            ("publish:doc:b", "........"),
-            ("publish", "........"),
-            ("read:*", ".xx....."),
-            ("read:doc:a", ".xx....."),
-            ("read:doc:b", "..x....."),
-            ("read", "........"),
-            ("r*", ".xx....."),
-            ("tasks:*", "...xx..."),
-            ("tasks:execute", "...xx..."),
-            ("tasks:chat", "....x..."),
-            ("tasks:dance", "........"),
-            ("sessions", ".....x.."),
-            ("approvals", "......x."),
-            ("connections", ".......x"),
-            ("SESSIONS", "........"),
+            ("*", "xxxxxxxxx"),
+            ("", "........."),
+            ("publish:*", "x........"),
+            ("publish:doc:*", "x........"),
+            ("publish:doc:a", "x........"),
+            ("publish:doc:b", "........."),
+            ("publish", "........."),
+            ("read:*", ".xx......"),
+            ("read:doc:a", ".xx......"),
+            ("read:doc:b", "..x......"),
+            ("read", "........."),
+            ("r*", ".xx.....x"),
+            ("tasks:*", "...xx...."),
+            ("tasks:execute", "...xx...."),
+            ("tasks:chat", "....x...."),
+            ("tasks:dance", "........."),
+            ("sessions", ".....x..."),
+            ("approvals", "......x.."),
+            ("connections", ".......x."),
+            ("revocations", "........x"),
+            ("SESSIONS", "........."),
         ] {
             assert_eq!(granted(right).to_vec(), marks(expected), "{right}");
         }

@@ -33,6 +33,10 @@ impl Session {
         Session { key }
     }
 
+    pub fn key(&self) -> &Arc<ApiKey> {
+        &self.key
+    }
+
     pub fn hello(&self, hello: &Hello<'_>) -> Option<Bytes> {
         Some(wire::hello(hello, &self.key.name, rights::kinds_of(&self.key)))
     }

@@ -24,6 +24,18 @@ pub struct Facts<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub revocation: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jti: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub room: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epoch: Option<&'a str>,
@@ -308,6 +320,14 @@ pub fn rooms(rooms: &[(RoomName, RoomRow, usize)], next: Option<&str>) -> Respon
         })
         .collect();
     Response::json(200, json(&Body { rooms, next }))
+}
+
+pub fn revocations(views: &[Facts<'_>]) -> Response {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        revocations: &'a [Facts<'a>],
+    }
+    Response::json(200, json(&Body { revocations: views }))
 }
 
 pub fn connections(views: &[ConnView]) -> Response {

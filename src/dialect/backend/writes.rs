@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::Held;
 use super::answers::{Asked, Way};
 use super::fault::Fault;
+use super::revocations::{self, Wanted as Revoke};
 use super::rights;
 use super::wire::{Decided, Facts};
 use crate::auth::ApiKey;
@@ -53,6 +54,9 @@ pub enum What {
     Session(Box<sessions::New>),
     Approval(Box<Wanted>),
     Decide(Box<Decide>),
+    Revoke(Box<Revoke>),
+    /// The revocation with this id no longer holds.
+    Restore(String),
     /// A line of a batch that made no sense; a write, so that the answers keep the order of the lines.
     Refused(Fault),
 }
@@ -73,8 +77,8 @@ impl Change {
         match &self.what {
             What::Publish { publish, .. } => REST + publish.data.len(),
             // Their values were one message; what they take up as values is about as much.
-            What::Session(_) | What::Approval(_) | What::Decide(_) => 8 * REST,
-            What::Done(_) | What::Fail { .. } | What::Renew { .. } | What::Refused(_) => REST,
+            What::Session(_) | What::Approval(_) | What::Decide(_) | What::Revoke(_) => 8 * REST,
+            What::Done(_) | What::Fail { .. } | What::Renew { .. } | What::Restore(_) | What::Refused(_) => REST,
         }
     }
 }
@@ -102,6 +106,8 @@ pub fn apply(
         What::Session(new) => make_session(new, &change.asked, &asker, rows)?,
         What::Approval(wanted) => want(wanted, &change.asked, &asker, rows)?,
         What::Decide(decision) => decide(decision, &change.asked, asker, rows)?,
+        What::Revoke(wanted) => return revocations::revoke(wanted, &change.asked, &asker, rows, env),
+        What::Restore(id) => return revocations::restore(id, &change.asked, rows),
         What::Refused(fault) => change.asked.ill(fault, Facts::default()),
     };
     Ok(Applied::only(reply))
@@ -141,7 +147,8 @@ pub fn failed(change: &Change, failure: Failure) -> Reply {
     let held = match &change.what {
         What::Done(held) | What::Fail { held, .. } | What::Renew { held, .. } => Some(held),
         What::Publish { held, .. } => held.as_ref(),
-        What::Session(_) | What::Approval(_) | What::Decide(_) | What::Refused(_) => None,
+        What::Session(_) | What::Approval(_) | What::Decide(_) => None,
+        What::Revoke(_) | What::Restore(_) | What::Refused(_) => None,
     };
     change.asked.failed(failure, task_of(held))
 }

@@ -82,10 +82,10 @@ fn decide(
 fn published(outcome: Outcome, about: About<'_>) -> Applied {
     match outcome {
         Ok(Published { seq, rev, signals, files }) => Applied {
-            reply: frame(&wire::ok(about, seq, rev, false)),
             signals,
             files,
             note: rev.map(|rev| rev.to_string()).unwrap_or_default(),
+            ..Applied::only(frame(&wire::ok(about, seq, rev, false)))
         },
         Err(Refusal::NoSuchRoom) => refused(about, "no_such_room", "no such room, or not yours"),
         Err(Refusal::Conflict { rev, snapshot }) => {

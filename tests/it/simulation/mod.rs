@@ -47,6 +47,7 @@ use commitcast::config::Live;
 use commitcast::mutant::Canary;
 
 use self::backend::EXPIRES_SECONDS_MAX;
+pub use self::net::Dice;
 use self::process::live;
 use self::sweep::{Plan, sweep};
 use self::world::{Tally, World};
