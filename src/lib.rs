@@ -89,4 +89,6 @@ pub mod reactor;
 
 pub mod listener;
 
+pub mod budget;
+
 pub mod server;

@@ -50,7 +50,7 @@ impl<P: Poller> Reactor<P> {
         }
     }
 
-    /// In no more rooms than it may be, unless it is in this one already.
+    /// It is in as many rooms as it may be, or all together are, and not in this one already.
     pub(super) fn is_full(&self, id: ConnId, room: &RoomName) -> bool {
         let Some(entry) = self.table.peek(id) else { return false };
         // Watching a room's presence is a membership of our making.
@@ -59,7 +59,9 @@ impl<P: Poller> Reactor<P> {
             .as_slice()
             .iter()
             .filter(|(key, _)| self.hub.room(*key).is_some_and(|room| !is_watchers(room.name())));
-        real.count() >= self.live.limits.rooms && self.membership(id, room).is_none()
+        let all = self.hub.members().saturating_sub(self.table.len());
+        let is_full = real.count() >= self.live.limits.rooms || all >= self.shares.memberships;
+        is_full && self.membership(id, room).is_none()
     }
 
     pub(super) fn is_member(&self, id: ConnId, room: &RoomName) -> bool {

@@ -101,13 +101,16 @@ impl<P: Poller> Reactor<P> {
                 }
             }
         }
-        if self.table.peek(id).is_some_and(|entry| !entry.is_quiet()) {
-            // Most messages are answered on the spot and change nothing that would have to be settled.
-            self.table.touch(id);
-        }
         self.scratch = scratch;
         if out.capacity() <= SCRATCH_BYTES {
             self.out = out;
+        }
+        if self.table.peek(id).is_some_and(|entry| !entry.is_quiet()) {
+            // Most messages are answered on the spot and change nothing that would have to be settled.
+            self.table.touch(id);
+            // At once: in one turn thousands may have begun a message.
+            self.weigh(id);
+            self.shed();
         }
     }
 
@@ -193,6 +196,12 @@ impl<P: Poller> Reactor<P> {
                     let charged = entry.conn.charge(spent, cost, &self.live.limits, self.now.0);
                     self.take_on(id, intent, out);
                     self.enforce(id, charged, out);
+                }
+                Step::Announced { head } => {
+                    // Nothing is used yet; a refusal ends the connection, and what is left is thrown away above.
+                    if self.hear_of_body(id, &head) {
+                        break;
+                    }
                 }
                 Step::Request { head, body } => {
                     let early = rest_len - step_used;

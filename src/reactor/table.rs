@@ -40,7 +40,7 @@ pub struct Entry<T> {
     pub guest: Option<Place>,
     /// What its response takes of the budget for all, until it is written.
     pub response_bytes: u32,
-    /// What the gauge of waiting bytes holds of this one.
+    /// What the books hold of the bytes that wait for this one, those of HTTP responses apart.
     pub gauged: u32,
     /// It stands in the list of those that have something to be written.
     pub unflushed: bool,
@@ -52,7 +52,12 @@ impl<T> Entry<T> {
     /// Nothing about it is to be settled: its interest is what the poller knows, and no deadline is nearer than the one it
     /// is armed for.
     pub fn is_quiet(&self) -> bool {
-        self.armed != 0 && self.registered.is_some() && !self.unread && !self.ended && self.conn.is_quiet()
+        self.armed != 0
+            && self.registered.is_some()
+            && !self.unread
+            && !self.ended
+            && self.gauged == 0
+            && self.conn.is_quiet()
     }
 }
 
@@ -197,6 +202,19 @@ impl<T> Table<T> {
             .iter()
             .map(|(slot, entry)| ConnId { reactor: self.reactor, slot: slot as u32, generation: entry.generation })
             .collect()
+    }
+
+    /// Whoever weighs something, the heaviest first.
+    pub fn heaviest(&self, weight: impl Fn(&Entry<T>) -> u32) -> Vec<(u32, ConnId)> {
+        let id = |slot: usize, entry: &Entry<T>| ConnId {
+            reactor: self.reactor,
+            slot: slot as u32,
+            generation: entry.generation,
+        };
+        let weighed = self.entries.iter().map(|(slot, entry)| (weight(entry), id(slot, entry)));
+        let mut holders: Vec<(u32, ConnId)> = weighed.filter(|(weight, _)| *weight > 0).collect();
+        holders.sort_unstable_by(|one, other| other.cmp(one));
+        holders
     }
 
     /// Packs what the poller hands back with an event.
