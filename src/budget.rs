@@ -1,7 +1,7 @@
 //! How much memory the server may come to need: every bound of `limits.rs`, multiplied out and added up (PROMISES.md I2).
 //!
 //! ```text
-//! bound = program + store + operations + responses + outboxes + unfinished + rooms + buffers + tables + memberships
+//! bound = program + store + operations + responses + outboxes + unfinished + rooms + names + buffers + tables
 //!       + a part of all that for the allocator's holes
 //!       + connections × (what a connection is, with its texts and its room + what the kernel holds of its socket)
 //! ```
@@ -22,12 +22,12 @@ use crate::dialect::Name;
 use crate::ids::RoomName;
 use crate::limits::{
     ADDRESSES_REMEMBERED, ALLOCATOR_PART, BATCH_BYTES_MAX, HUB_RECENT_BYTES_MAX, HUB_WINDOW_BYTES_MAX,
-    MEMBERSHIP_BYTES, PACKED_BYTES_MAX, PROGRAM_BYTES, REACTOR_MAILBOX, READER_CACHE_BYTES, RECEIVE_BUFFER_BYTES,
+    PACKED_BYTES_MAX, PROGRAM_BYTES, REACTOR_MAILBOX, READER_CACHE_BYTES, RECEIVE_BUFFER_BYTES, ROOM_BYTES,
     ROOM_NAME_BYTES_MAX, SCRATCH_BYTES, SEND_BUFFER_BYTES, SOCKET_BYTES, STANDS_MAX, STORE_CACHE_BYTES, STORE_MAILBOX,
     TARGET_BYTES_MAX, TOKEN_BYTES_MAX,
 };
 use crate::reactor::{CONNECTION_BYTES, INBOUND_BYTES};
-use crate::room::{Member, Room};
+use crate::room::{Member, MemberKey, Room, RoomKey};
 use crate::store::{Job, Question};
 
 /// A name in a table: itself, its text and the table's own place for it, of which a half may be empty.
@@ -37,8 +37,8 @@ const IDENTITY_BYTES: usize = 4 * TOKEN_BYTES_MAX;
 
 // The hub's table, the directory's and that of presence know a room by its name; the text is shared.
 const _: () = assert!(
-    2 * size_of::<Room>() + 4 * size_of::<Member>() + NAME_BYTES + 512 <= MEMBERSHIP_BYTES,
-    "a membership in a room of its own"
+    2 * size_of::<Room>() + 4 * size_of::<Member>() + NAME_BYTES + 512 <= ROOM_BYTES,
+    "a room with its first member"
 );
 
 /// The sum, with its parts.
@@ -90,17 +90,18 @@ impl Budget {
             ("outboxes", shares.outboxes),
             ("unfinished", shares.unfinished),
             ("rooms", reactors * (HUB_RECENT_BYTES_MAX + HUB_WINDOW_BYTES_MAX)),
-            // Watching a room is a membership too.
-            ("memberships", 2 * shares.memberships * MEMBERSHIP_BYTES),
+            ("names", 2 * shares.rooms * ROOM_BYTES),
             ("buffers", reactors * (2 * SCRATCH_BYTES + inbox + deflate)),
             ("tables", tables),
         ];
         let verified = Name::ALL.into_iter().any(|name| live.policy(name).mode == Mode::Token);
+        // Each of its rooms may be watched too, and a table of members doubles when it is full.
+        let memberships = 2 * limits.rooms * 2 * (size_of::<Member>() + size_of::<(RoomKey, MemberKey)>());
         let identity = if verified { IDENTITY_BYTES } else { 0 };
         Budget {
             fixed,
             connections,
-            own: with_holes(CONNECTION_BYTES + TARGET_BYTES_MAX + MEMBERSHIP_BYTES + identity),
+            own: with_holes(CONNECTION_BYTES + TARGET_BYTES_MAX + ROOM_BYTES + identity + memberships),
             kernel: 2 * SEND_BUFFER_BYTES + 2 * RECEIVE_BUFFER_BYTES + SOCKET_BYTES,
             memory,
             reactors,
@@ -226,7 +227,9 @@ mod tests {
     #[test]
     fn every_bound_that_can_be_set_counts() {
         let plain = budget("", 1000).bytes();
-        for config in ["[limits]\nmemory = '1GiB'", "[store]\nreaders = 5", "[deflate]\nenabled = true"] {
+        for config in
+            ["[limits]\nmemory = '1GiB'", "[limits]\nrooms = 9", "[store]\nreaders = 5", "[deflate]\nenabled = true"]
+        {
             assert_ne!(budget(config, 1000).bytes(), plain, "{config}");
         }
         let token = "[auth]\nmode = 'token'\nhs256_secret = '0123456789abcdef0123456789abcdef'";
@@ -238,7 +241,7 @@ mod tests {
     fn a_budget_bounds_the_shares_and_the_exact_one_fits() {
         let shares = settings("[limits]\nmemory = '512MiB'").live.limits.shares();
         assert_eq!([shares.operations, shares.responses, shares.outboxes, shares.unfinished], [32 * MIB; 4]);
-        assert_eq!(2 * shares.memberships * MEMBERSHIP_BYTES, 32 * MIB);
+        assert_eq!(2 * shares.rooms * ROOM_BYTES, 32 * MIB);
         let none = settings("");
         let least = least_memory(&none, 500);
         assert!(Budget::with_memory(&none, 500, least).fits());

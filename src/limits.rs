@@ -70,11 +70,12 @@ pub const OUTBOXES_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Bytes of what all clients have begun and not finished: heads, bodies, messages in pieces, operations that wait for the
 /// store; past it those that hold most are closed (1013).
 pub const UNFINISHED_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// Memberships in rooms over all connections, beyond one each; past it nobody joins a further room.
-pub const MEMBERSHIPS_MAX: usize = 1024 * 1024;
-/// Bytes of a membership in a room that nobody else is in: the room, its name and its place in the hub, the directory and
-/// the registry of presence. (budget.rs holds it against the sizes; `bounds_suite.py` against the process.)
-pub const MEMBERSHIP_BYTES: usize = 2 * 1024;
+/// Rooms with a member, beyond one a connection, over all reactors; past it nobody joins one that nobody is in. A room is
+/// whatever a client calls one, and each connection may be in `Limits::rooms` that nobody else is in.
+pub const ROOMS_MAX: usize = 256 * 1024;
+/// Bytes of a room: itself, its first member, its name and its places in the hub, the directory and the registry of presence.
+/// (budget.rs holds it against the sizes; `bounds_suite.py` against the process.)
+pub const ROOM_BYTES: usize = 2 * 1024;
 /// The part of `Limits::memory` that each of the shares above may take.
 pub const SHARE_OF_MEMORY: usize = 16;
 /// The part of a share that is made free when it is passed, so that looking for those who hold most happens rarely.
@@ -299,8 +300,8 @@ pub struct Shares {
     pub responses: usize,
     pub outboxes: usize,
     pub unfinished: usize,
-    /// … and a number.
-    pub memberships: usize,
+    /// … and the number of rooms with a member, beyond one a connection.
+    pub rooms: usize,
 }
 
 impl Shares {
@@ -310,7 +311,7 @@ impl Shares {
         Shares {
             outboxes: self.outboxes / reactors,
             unfinished: self.unfinished / reactors,
-            memberships: self.memberships / reactors,
+            rooms: self.rooms / reactors,
             ..self
         }
     }
@@ -324,7 +325,8 @@ impl Limits {
             responses: most.min(RESPONSE_BYTES_MAX),
             outboxes: most.min(OUTBOXES_BYTES_MAX),
             unfinished: most.min(UNFINISHED_BYTES_MAX),
-            memberships: MEMBERSHIPS_MAX.min(most / (2 * MEMBERSHIP_BYTES)),
+            // Watching a room's presence is a room of our making.
+            rooms: ROOMS_MAX.min(most / (2 * ROOM_BYTES)),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod agents;
 mod backends;
+mod bounds;
 mod core;
 mod deflate;
 mod desk;
