@@ -33,6 +33,10 @@ pub const PROMPT_ID_BYTES_MAX: usize = 1024;
 pub const SCRATCH_BYTES: usize = 64 * 1024;
 /// Bytes one connection may read in one turn before it goes on the carry-over list (PROMISES.md I3).
 pub const READ_BUDGET_BYTES: usize = 256 * 1024;
+/// Bytes that reading comes to in one turn, over all connections: read, gathered into messages, inflated, answered. Whoever is
+/// behind that is first in the next turn. Twenty clients that each end a megabyte of JSON at once kept a reactor for 200 ms;
+/// one such message takes it up to 10 (PROMISES.md I3).
+pub const TURN_BUDGET_BYTES: usize = 512 * 1024;
 /// Sockets, deliveries and controls taken from the inbox in one turn.
 pub const INBOX_BUDGET: usize = 1024;
 /// Events asked of the kernel in one wait.
@@ -237,6 +241,7 @@ pub const ACCEPT_RETRY_MAX: Duration = Duration::from_secs(1);
 
 const _: () =
     assert!(2 * SEND_BUFFER_BYTES >= 4 * SEGMENT_BYTES_MAX as usize, "a receiver acknowledges every other segment");
+const _: () = assert!(READ_BUDGET_BYTES < TURN_BUDGET_BYTES, "one connection does not use up a turn");
 const _: () = assert!(HEAD_BYTES_MAX <= SCRATCH_BYTES, "a whole head fits one read");
 const _: () = assert!(TARGET_BYTES_MAX < HEADER_LINE_BYTES_MAX && HEADER_LINE_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(BATCH_ROOM_OPS_MAX < BATCH_OPS_MAX, "several rooms share a commit");

@@ -348,6 +348,11 @@ impl Connection {
         self.tail.len() + self.parked.as_ref().map_or(0, |intent| intent.weight()) + begun
     }
 
+    /// Bytes of a message of which a part has come.
+    pub fn gathered(&self) -> usize {
+        self.open().map_or(0, |open| open.decoder.buffered())
+    }
+
     /// Brings [`Connection::weighed`] up to date and returns by how much it changed.
     pub fn weigh(&mut self) -> i64 {
         let now = u32::try_from(self.unfinished()).unwrap_or(u32::MAX);

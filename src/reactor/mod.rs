@@ -114,8 +114,10 @@ pub struct Reactor<P: Poller> {
     /// One for all connections, as all of them begin anew with each message.
     inflater: Inflater,
     packer: Packer,
-    /// Bytes that compressed messages came to since the reading of one connection began.
-    inflated: usize,
+    /// Bytes that one connection's reading came to besides what was read: messages gathered and inflated, answers.
+    worked: usize,
+    /// The same of all connections in this turn, and what was read (`limits::TURN_BUDGET_BYTES`).
+    spent: usize,
     ready: Vec<Ready>,
     /// Connections with unread bytes that nobody will tell us of again.
     carry: Vec<ConnId>,
@@ -170,7 +172,8 @@ impl<P: Poller> Reactor<P> {
             out: Vec::new(),
             inflater: Inflater::default(),
             packer,
-            inflated: 0,
+            worked: 0,
+            spent: 0,
             ready: Vec::new(),
             carry: Vec::new(),
             unflushed: Vec::new(),

@@ -59,7 +59,7 @@ impl<P: Poller> Reactor<P> {
                 return;
             }
         }
-        if entry.unread && entry.conn.accepts(&self.live.limits) {
+        if entry.unread && entry.conn.accepts(&self.live.limits) && entry.is_carried_anew() {
             self.carry.push(id);
         }
         if let Some((at, _)) = entry.conn.lapse(self.now, &self.live.limits) {

@@ -32,6 +32,8 @@ pub struct Entry<T> {
     pub memberships: Memberships,
     /// The kernel may hold bytes of which we were told and which we have not read: the edge will not come again.
     pub unread: bool,
+    /// It stands in the list of those that are read without being told of.
+    pub carried: bool,
     /// The peer has ended its side: a short read no longer means that nothing is left.
     pub ended: bool,
     /// It takes tasks: the store must hear of its end.
@@ -58,6 +60,11 @@ impl<T> Entry<T> {
             && !self.ended
             && self.gauged == 0
             && self.conn.is_quiet()
+    }
+
+    /// It is to be read in the next turn although nobody will tell us of it, and does not stand in that list yet.
+    pub fn is_carried_anew(&mut self) -> bool {
+        !std::mem::replace(&mut self.carried, true)
     }
 }
 
@@ -147,6 +154,7 @@ impl<T> Table<T> {
             armed: 0,
             memberships: Memberships::None,
             unread: false,
+            carried: false,
             ended: false,
             takes: false,
             guest: None,

@@ -22,5 +22,6 @@ mod threats_frames;
 mod threats_http;
 mod threats_identity;
 mod tickets;
+mod turns;
 mod worker;
 mod workflows;
