@@ -262,6 +262,13 @@ mod tests {
         assert_eq!(table.id_of(Table::<()>::token(second)), second);
     }
 
+    /// Ten thousand of them rest in a process: whoever adds a field should see what it costs.
+    #[test]
+    fn an_entry_stays_small() {
+        let beside = size_of::<Entry<()>>() - size_of::<Connection>() - size_of::<Memberships>();
+        assert!(beside <= 64, "{beside} bytes beside the connection");
+    }
+
     #[test]
     fn touched_connections_are_told_once() {
         let mut table: Table<()> = Table::new(0);

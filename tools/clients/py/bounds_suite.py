@@ -1,4 +1,4 @@
-"""Bounds under attack: limits are exact and leak nothing, memory stays below the printed bound, nobody's flood is another's delay.
+"""Bounds under attack: limits are exact and leak nothing, memory stays below the bound, no flood is another's delay.
 
     bounds_suite.py [--connects 20000] [--seconds 1.5] [--stalled 1000] [--seed N] [--only NAME…]
 
@@ -19,8 +19,8 @@ from pathlib import Path
 
 import floods
 from harness import Server, Tally, equal, expect, program, signed
-from raw_client import Member, frame, handshake
-from storm import ROOM, dial, fields_of, heard_head, storm
+from raw_client import Member, handshake
+from storm import dial, heard_head, storm
 
 SECRET = "a secret of thirty-two bytes or more"
 TOKEN = signed(SECRET, sub="ada", exp=4102444800, rooms={"*": ["read", "write", "signal", "presence"]})
@@ -84,7 +84,8 @@ def refused(options):
     checked = subprocess.run(command, capture_output=True, text=True, check=False)
     equal(checked.returncode, 2, "exit code of check-config")
     advised = checked.stderr.split("limits.connections to at most ")[1].split(",")[0]
-    served = subprocess.run([command[0], "serve", *command[2:], "--data", str(server.data)], capture_output=True, text=True, timeout=20, check=False)
+    serve = [command[0], "serve", *command[2:], "--data", str(server.data)]
+    served = subprocess.run(serve, capture_output=True, text=True, timeout=20, check=False)
     equal(served.returncode, 2, "exit code of serve")
     expect("limits.memory to at least" in served.stderr, served.stderr)
     server.config.write_text(f'[limits]\nconnections = {advised}\nmemory = "1GiB"\n')
@@ -133,7 +134,7 @@ def limits(options):
         client.next_text()
         answers = []
         for number in range(130):
-            client.send(json.dumps({"op": "join", "room": f"room:{number}"}).encode())
+            client.socket.sendall(floods.say(op="join", room=f"room:{number}"))
             answers.append(json.loads(client.next_text()).get("op"))
         equal(answers, ["joined"] * 128 + ["refused"] * 2, "rooms of one connection")
         client.close()
@@ -159,7 +160,7 @@ def storm_test(options):
         equal(descriptors(server), files, "open files")
         grown = server.rss() - memory
         print(f"behaviour: {options.connects} connects, {rate:.0f} a second, ends {dict(sorted(ends.items()))}", flush=True)
-        print(f"behaviour: memory {memory >> 20} MiB before the storm, {grown / (1 << 20):+.1f} MiB after it; {files} files", flush=True)
+        print(f"behaviour: {memory >> 20} MiB before the storm, {grown / (1 << 20):+.1f} MiB after; {files} files", flush=True)
         expect(grown < KEPT_BYTES, f"{grown >> 20} MiB are not given back")
         expect(found["accepted_total"] >= options.connects, f"{found['accepted_total']} accepted")
 
@@ -173,7 +174,7 @@ def rooms(options):
         before = server.rss()
         name = "r" * 200
         for place, client in enumerate(clients):
-            client.socket.sendall(b"".join(frame(json.dumps({"op": "join", "room": f"{name}:{place}:{n}"}).encode()) for n in range(128)))
+            client.socket.sendall(b"".join(floods.say(op="join", room=f"{name}:{place}:{n}") for n in range(128)))
         for client in clients:
             for _ in range(128):
                 equal(json.loads(client.next_text())["op"], "joined", "an answer")
@@ -203,7 +204,9 @@ class Crowd:
         read = 0
         for _ in range(count):
             self.published += 1
-            self.publisher.send(json.dumps({"op": "publish", "room": "crowd", "id": str(self.published), "type": "t", "data": body}).encode())
+            self.publisher.socket.sendall(
+                floods.say(op="publish", room="crowd", id=str(self.published), type="t", data=body)
+            )
             while json.loads(self.publisher.next_text())["op"] != "ok":
                 pass
             waiting = set(self.members)
@@ -222,7 +225,7 @@ class Crowd:
 def joined(server, receive_buffer=None):
     member = Member(server.port, "/v1/connect", receive_buffer)
     member.next_text()
-    member.send(json.dumps({"op": "join", "room": "crowd"}).encode())
+    member.socket.sendall(floods.say(op="join", room="crowd"))
     answer = json.loads(member.next_text())
     equal(answer["op"], "joined", "the answer to a join")
     return member
@@ -244,8 +247,8 @@ def stalled(options):
             costs[stalled_members] = (after - before) / (150 * 40), more - turns
         (alone, turns_alone), (beside, turns_beside) = costs[0], costs[options.stalled]
         print(
-            f"behaviour: {alone * 1e6:.1f} µs of processor a delivery alone ({turns_alone:.0f} turns), {beside * 1e6:.1f} µs beside "
-            f"{options.stalled} who never read ({turns_beside:.0f} turns)",
+            f"behaviour: a delivery costs {alone * 1e6:.1f} µs of processor alone ({turns_alone:.0f} turns), and "
+            f"{beside * 1e6:.1f} µs beside {options.stalled} who never read ({turns_beside:.0f} turns)",
             flush=True,
         )
         found = samples(server)
@@ -258,7 +261,8 @@ def stalled(options):
         crowd = Crowd(server, 5)
         deaf = [joined(server, receive_buffer=2048) for _ in range(options.stalled)]
         crowd.publish(24, 16_000)
-        wait_until(server, lambda found: found.get('ws_close_total{code="4008"}') == options.stalled, "all of the deaf are let go")
+        gone = 'ws_close_total{code="4008"}'
+        wait_until(server, lambda found: found.get(gone) == options.stalled, "all of the deaf are let go")
         crowd.publish(1, 100)
         for member in deaf:
             member.close()
@@ -274,7 +278,7 @@ def hot(options):
             before = samples(server)
             count = max(20, int(40 * options.seconds))
             for number in range(count):
-                client.send(json.dumps({"op": "publish", "room": "quiet", "id": str(number), "type": "t", "data": 1}).encode())
+                client.socket.sendall(floods.say(op="publish", room="quiet", id=str(number), type="t", data=1))
                 equal(json.loads(client.next_text())["op"], "ok", "the answer to room B")
             after = samples(server)
         commits = after["commit_seconds_count"] - before["commit_seconds_count"]

@@ -53,15 +53,36 @@ OPEN_ENDS = {
     "broken frame": (lambda dice: b"\xff\x00", "heard"),
     "oversized": (lambda dice: b"\x81\xff" + (1 << 40).to_bytes(8, "big") + b"\0\0\0\0", "heard"),
 }
-# Ends of those who are never let in: name -> (request for a token and an address, end, status).
+def door(fields="", path="/v1/connect"):
+    """A handshake that the door refuses, or that is left at the door."""
+    return lambda port, shown, dice: handshake(port, path.format(dice.randrange(999)), fields=shown + fields)
+
+
+def half_head(port, shown, dice):
+    return handshake(port, "/v1/connect", fields=shown)[: dice.randrange(1, 120)]
+
+
+def wrong_token(port, shown, dice):
+    return handshake(port, "/v1/connect", fields=shown.replace("Bearer ", "Bearer x"))
+
+
+def half_body(port, shown, dice):
+    return BODY + shown.encode() + b"\r\n" + b"x" * dice.randrange(100_000)
+
+
+def greedy(port, shown, dice):
+    return (f"GET /asyncapi.json HTTP/1.1\r\nHost: x\r\n{shown}\r\n" * 4).encode()
+
+
+# Ends of those who are never let in: name -> (request, end, status).
 DOOR_ENDS = {
-    "half head": (lambda port, fields, dice: handshake(port, "/v1/connect", fields=fields)[: dice.randrange(1, 120)], "either", None),
-    "wrong token": (lambda port, fields, dice: handshake(port, "/v1/connect", fields=fields.replace("Bearer ", "Bearer x")), "heard", (401, 429)),
-    "wrong origin": (lambda port, fields, dice: handshake(port, "/v1/connect", fields=fields + "Origin: http://evil.example\r\n"), "heard", (403,)),
-    "unknown prompt": (lambda port, fields, dice: handshake(port, f"/ws/prompts/none{dice.randrange(999)}", fields=fields), "heard", (403,)),
-    "half body": (lambda port, fields, dice: BODY + fields.encode() + b"\r\n" + b"x" * dice.randrange(100_000), "either", None),
-    "mid response": (lambda port, fields, dice: (f"GET /asyncapi.json HTTP/1.1\r\nHost: x\r\n{fields}\r\n" * 4).encode(), "rst", None),
-    "gone at once": (lambda port, fields, dice: handshake(port, "/v1/connect", fields=fields), "rst", None),
+    "half head": (half_head, "either", None),
+    "wrong token": (wrong_token, "heard", (401, 429)),
+    "wrong origin": (door("Origin: http://evil.example\r\n"), "heard", (403,)),
+    "unknown prompt": (door(path="/ws/prompts/none{}"), "heard", (403,)),
+    "half body": (half_body, "either", None),
+    "mid response": (greedy, "rst", None),
+    "gone at once": (door(), "rst", None),
 }
 ENDS = [*OPEN_ENDS, *DOOR_ENDS]
 
@@ -110,7 +131,7 @@ def batch(port, token, dice, size):
     chosen = [(dice.choice(ENDS), dial(port, dice)) for _ in range(size)]
     for name, sock in chosen:
         fields = fields_of(token, dice)
-        request = DOOR_ENDS[name][0](port, fields, dice) if name in DOOR_ENDS else handshake(port, "/v1/connect", fields=fields)
+        request = (DOOR_ENDS[name][0] if name in DOOR_ENDS else door())(port, fields, dice)
         try:
             sock.sendall(request)
         except (ConnectionResetError, BrokenPipeError):
