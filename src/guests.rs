@@ -1,8 +1,8 @@
-//! What one address may do: connections open at once, handshakes a second, wrong tokens a minute.
+//! What one address may do: connections open at once, handshakes and HTTP requests a second, wrong tokens a minute.
 //!
 //! Kept for the addresses of strangers only: in debug and open mode there is nobody to tell apart, and a loopback peer is
 //! the proxy of all of them unless a trusted proxy names its client (PROMISES.md, the paragraph on top). Asked once per
-//! handshake, never per message, so one lock for all reactors costs nothing that counts.
+//! handshake or request, never per message, so one lock for all reactors costs nothing that counts.
 //!
 //! An IPv6 client owns a /64 and changes its address at will, so those 64 bits are one guest.
 
@@ -16,7 +16,7 @@ use crate::clock::Mono;
 use crate::http::{Reason, Reject};
 use crate::limits::{
     ADDRESS_FAILURE_BURST, ADDRESS_FAILURE_PAUSE, ADDRESS_FAILURES_PER_MINUTE, ADDRESS_HANDSHAKE_BURST,
-    ADDRESSES_REMEMBERED, Limits,
+    ADDRESSES_REMEMBERED, Limits, RATE_BURST,
 };
 use crate::meter::Meter;
 
@@ -38,6 +38,7 @@ struct Accounts {
 struct Account {
     open: usize,
     handshakes: Meter,
+    requests: Meter,
     failures: Meter,
     barred_until: Option<Mono>,
 }
@@ -63,6 +64,21 @@ impl Guests {
         }
         account.open += 1;
         Ok(Place(()))
+    }
+
+    /// Whether an HTTP request of `client` is within its rate. By address and not by connection: a request costs the store as
+    /// much on a new connection as on an old one. A backend shows its key and is not asked: it speaks for all its users. What
+    /// is refused is not charged: whoever shares an address with a flood is heard again within a second of its end.
+    pub fn may_ask(&self, client: IpAddr, limits: &Limits, now: Mono) -> bool {
+        let rate = f64::from(limits.address_requests_per_second);
+        let mut accounts = self.accounts.lock();
+        let account = accounts.of(guest_of(client), now);
+        let mut requests = account.requests;
+        let is_within = requests.charge(now, 1, rate, RATE_BURST).is_ok();
+        if is_within {
+            account.requests = requests;
+        }
+        is_within
     }
 
     /// Too many wrong tokens came from there. Asked before a token is looked at: an answer that differs for the right one
@@ -112,6 +128,7 @@ impl Account {
     fn is_forgettable(&self, now: Mono) -> bool {
         self.open == 0
             && self.handshakes.is_settled(now)
+            && self.requests.is_settled(now)
             && self.failures.is_settled(now)
             && self.barred_until.is_none_or(|until| until <= now)
     }
@@ -162,6 +179,17 @@ mod tests {
         let limits = Limits { address_connections: 0, ..Limits::default() };
         let let_in = |now| (0..200).filter(|_| guests.enter(address("192.0.2.1"), &limits, now).is_ok()).count();
         assert_eq!(let_in(Mono(0)), 50);
+    }
+
+    #[test]
+    fn requests_are_bounded_by_rate_and_burst_and_refused_ones_are_not_charged() {
+        let guests = Guests::default();
+        let limits = Limits { address_requests_per_second: 10, ..Limits::default() };
+        let heard = |now| (0..100).filter(|_| guests.may_ask(address("192.0.2.1"), &limits, now)).count();
+        assert_eq!(heard(Mono(0)), 20);
+        assert!(guests.may_ask(address("192.0.2.2"), &limits, Mono(0)), "nobody else's rate");
+        assert_eq!(heard(Mono(0).after(Duration::from_secs(1))), 10, "a second's share comes back in a second");
+        assert_eq!(guests.open(), 0);
     }
 
     #[test]

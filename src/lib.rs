@@ -97,4 +97,6 @@ pub mod reactor;
 
 pub mod listener;
 
+pub mod budget;
+
 pub mod server;

@@ -33,6 +33,10 @@ pub const PROMPT_ID_BYTES_MAX: usize = 1024;
 pub const SCRATCH_BYTES: usize = 64 * 1024;
 /// Bytes one connection may read in one turn before it goes on the carry-over list (PROMISES.md I3).
 pub const READ_BUDGET_BYTES: usize = 256 * 1024;
+/// Bytes that reading comes to in one turn, over all connections: read, gathered into messages, inflated, answered. Whoever is
+/// behind that is first in the next turn. Twenty clients that each end a megabyte of JSON at once kept a reactor for 200 ms;
+/// one such message takes it up to 10 (PROMISES.md I3).
+pub const TURN_BUDGET_BYTES: usize = 512 * 1024;
 /// Sockets, deliveries and controls taken from the inbox in one turn.
 pub const INBOX_BUDGET: usize = 1024;
 /// Events asked of the kernel in one wait.
@@ -64,6 +68,22 @@ pub const STORE_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Bytes of HTTP responses waiting for slow readers, over all clients; past it a further one is refused. Forty readers of a
 /// whole listing who never took it were measured at 1.2 GiB.
 pub const RESPONSE_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Bytes of replies and of half-sent frames waiting in the outboxes of all connections; past it those that hold most are
+/// closed (4008). Each may hold a megabyte by itself, and eighteen thousand of them do not fit any machine.
+pub const OUTBOXES_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Bytes of what all clients have begun and not finished: heads, bodies, messages in pieces, operations that wait for the
+/// store; past it those that hold most are closed (1013).
+pub const UNFINISHED_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Rooms with a member, beyond one a connection, over all reactors; past it nobody joins one that nobody is in. A room is
+/// whatever a client calls one, and each connection may be in `Limits::rooms` that nobody else is in.
+pub const ROOMS_MAX: usize = 256 * 1024;
+/// Bytes of a room: itself, its first member, its name and its places in the hub, the directory and the registry of presence.
+/// (budget.rs holds it against the sizes; `bounds_suite.py` against the process.)
+pub const ROOM_BYTES: usize = 2 * 1024;
+/// The part of `Limits::memory` that each of the shares above may take.
+pub const SHARE_OF_MEMORY: usize = 16;
+/// The part of a share that is made free when it is passed, so that looking for those who hold most happens rarely.
+pub const SHARE_FREED: usize = 16;
 /// Operations in one commit. 512 rows cost a few milliseconds, one fsync a fraction of one: more buys little.
 pub const BATCH_OPS_MAX: usize = 512;
 /// Operations of one room in one commit, so that a hot room cannot fill it (PROMISES.md I4).
@@ -155,6 +175,12 @@ pub const STANDS_MAX: usize = 64 * 1024;
 /// Bytes of signals that a room gathers in a turn before they are handed out in one piece; a member's kernel buffer takes
 /// several times as much.
 pub const SIGNAL_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of pages that SQLite keeps for one reader, where nothing else is asked for.
+pub const READER_CACHE_BYTES: usize = 2000 * 1024;
+/// The program itself, its threads' stacks, SQLite's and the allocator's own: what it has before anybody connects.
+pub const PROGRAM_BYTES: usize = 48 * 1024 * 1024;
+/// The part of what is allocated that the allocator may hold on to besides, in holes.
+pub const ALLOCATOR_PART: usize = 4;
 /// Pages a room keeps in memory for members far behind, who drift apart as they read: a hundred of them over ten thousand
 /// events read each page of the log ten times with four of them, and once with these.
 pub const WINDOWS_MAX: usize = 32;
@@ -214,6 +240,11 @@ pub const FILES_MAILBOX: usize = 4 * 1024;
 /// The kernel's send buffer in bytes as set; Linux doubles it. A client that never reads pins 117 KiB instead of 3.9 MiB
 /// (PROMISES.md F6).
 pub const SEND_BUFFER_BYTES: usize = 32 * 1024;
+/// The kernel's receive buffer, likewise doubled, which is where it begins by itself; without this it grows to 6 MiB for a
+/// client that was read fast before it was slowed down. A window of 64 KiB carries 640 KiB/s over a line of 100 ms.
+pub const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
+/// What else the kernel holds of an open socket: the socket, its file and its place in the poller.
+pub const SOCKET_BYTES: usize = 4 * 1024;
 /// Bytes of one segment: the send buffer holds four. On loopback, where the proxy is, the kernel would make segments as
 /// large as the buffer, and a receiver acknowledges a single one only after 40 ms: half a megabyte took 260 ms.
 pub const SEGMENT_BYTES_MAX: u32 = 16 * 1024;
@@ -229,6 +260,7 @@ const _: () =
 
 const _: () =
     assert!(2 * SEND_BUFFER_BYTES >= 4 * SEGMENT_BYTES_MAX as usize, "a receiver acknowledges every other segment");
+const _: () = assert!(READ_BUDGET_BYTES < TURN_BUDGET_BYTES, "one connection does not use up a turn");
 const _: () = assert!(HEAD_BYTES_MAX <= SCRATCH_BYTES, "a whole head fits one read");
 const _: () = assert!(TARGET_BYTES_MAX < HEADER_LINE_BYTES_MAX && HEADER_LINE_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(BATCH_ROOM_OPS_MAX < BATCH_OPS_MAX, "several rooms share a commit");
@@ -278,6 +310,49 @@ pub struct Limits {
     pub address_connections: usize,
     /// Handshakes per second from one address, bursts of `ADDRESS_HANDSHAKE_BURST`; 0 is unlimited.
     pub address_handshakes_per_second: u32,
+    /// Requests over HTTP per second from one address, bursts of twice that; 0 is unlimited.
+    pub address_requests_per_second: u32,
+    /// Bytes that the process and its sockets may come to need (budget.rs); 0 is no budget.
+    pub memory: usize,
+}
+
+/// What all connections together may take of the kinds that one connection alone has a bound for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shares {
+    /// Bytes: `STORE_BYTES_MAX` …
+    pub operations: usize,
+    pub responses: usize,
+    pub outboxes: usize,
+    pub unfinished: usize,
+    /// … and the number of rooms with a member, beyond one a connection.
+    pub rooms: usize,
+}
+
+impl Shares {
+    /// What one of so many reactors has of those that reactors keep the books of.
+    pub fn part(self, reactors: usize) -> Shares {
+        let reactors = reactors.max(1);
+        Shares {
+            outboxes: self.outboxes / reactors,
+            unfinished: self.unfinished / reactors,
+            rooms: self.rooms / reactors,
+            ..self
+        }
+    }
+}
+
+impl Limits {
+    pub fn shares(&self) -> Shares {
+        let most = if self.memory == 0 { usize::MAX } else { self.memory / SHARE_OF_MEMORY };
+        Shares {
+            operations: most.min(STORE_BYTES_MAX),
+            responses: most.min(RESPONSE_BYTES_MAX),
+            outboxes: most.min(OUTBOXES_BYTES_MAX),
+            unfinished: most.min(UNFINISHED_BYTES_MAX),
+            // Watching a room's presence is a room of our making.
+            rooms: ROOMS_MAX.min(most / (2 * ROOM_BYTES)),
+        }
+    }
 }
 
 /// The largest settable message; the originals' own bound.
@@ -306,6 +381,8 @@ impl Default for Limits {
             bytes_per_second: 4 * 1024 * 1024,
             address_connections: 64,
             address_handshakes_per_second: 20,
+            address_requests_per_second: 100,
+            memory: 0,
         }
     }
 }

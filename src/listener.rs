@@ -19,7 +19,10 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 #[cfg(feature = "canary")]
 use crate::failpoints::{self, Site};
 use crate::http::{Reason, Reject, Response, reply};
-use crate::limits::{ACCEPT_RETRY_MAX, ACCEPT_RETRY_MIN, BACKLOG, SEGMENT_BYTES_MAX, SEND_BUFFER_BYTES, USER_TIMEOUT};
+use crate::limits::{
+    ACCEPT_RETRY_MAX, ACCEPT_RETRY_MIN, BACKLOG, RECEIVE_BUFFER_BYTES, SEGMENT_BYTES_MAX, SEND_BUFFER_BYTES,
+    USER_TIMEOUT,
+};
 use crate::mailbox::Mailbox;
 use crate::metrics::Metrics;
 use crate::reactor::Inbound;
@@ -58,6 +61,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     // Small frames go out at once; a client that never reads pins 117 KiB of the kernel's memory and not 3.9 MiB.
     socket.set_tcp_nodelay(true)?;
     socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(TcpListener::from_std(socket.into()))
@@ -234,6 +238,7 @@ mod tests {
         let options = SockRef::from(&accepted);
         assert!(options.tcp_nodelay().unwrap());
         assert_eq!(options.send_buffer_size().unwrap(), 2 * SEND_BUFFER_BYTES, "Linux doubles it");
+        assert_eq!(options.recv_buffer_size().unwrap(), 2 * RECEIVE_BUFFER_BYTES);
         assert_eq!(options.tcp_user_timeout().unwrap(), Some(Duration::from_secs(120)));
     }
 }

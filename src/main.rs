@@ -13,7 +13,7 @@ use commitcast::auth::Mode;
 use commitcast::clock::Clock;
 use commitcast::config::{ConfigError, Flags, Settings};
 use commitcast::dialect::Name;
-use commitcast::server::{End, Server};
+use commitcast::server::{self, End, Server, StartError};
 use commitcast::{logging, panics};
 
 mod commands;
@@ -120,7 +120,16 @@ fn main() -> ExitCode {
                 for note in &settings.notes {
                     eprintln!("note: {note}");
                 }
-                ExitCode::SUCCESS
+                match server::budget(&settings) {
+                    Ok(budget) => {
+                        eprintln!("note: {budget}");
+                        ExitCode::SUCCESS
+                    }
+                    Err(error) => {
+                        eprintln!("{error}");
+                        ExitCode::from(EXIT_CONFIG)
+                    }
+                }
             }
         },
         Some(Command::Token(arguments)) => commands::token(&arguments),
@@ -154,6 +163,10 @@ fn serve(flags: &Serve) -> ExitCode {
     }
     let server = match Server::start(&settings) {
         Ok(server) => server,
+        Err(StartError::Memory(error)) => {
+            log::error!("{error}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
         Err(error) => {
             log::error!("could not start: {error}");
             return ExitCode::from(EXIT_START);
@@ -170,6 +183,7 @@ fn serve(flags: &Serve) -> ExitCode {
         );
         log::info!(address = address.to_string().as_str(), dialects = names.join(",").as_str(); "startup complete, listening");
     }
+    println!("memory: {}", server.budget);
     warn_of_open_doors(&settings);
     wait(flags, &settings, &server, &signals);
     let hurried = || signals.terminations() > 1;

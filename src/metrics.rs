@@ -46,6 +46,13 @@ pub struct Metrics {
     pub bytes_in: Counter,
     pub bytes_out: Counter,
     pub outbox_bytes: Gauge,
+    pub unfinished_bytes: Gauge,
+    /// The next three are set when they are asked for.
+    pub operation_bytes: Gauge,
+    pub response_bytes: Gauge,
+    pub address_places: Gauge,
+    pub memory_bound: Gauge,
+    pub shed: Family<ReasonLabel, Counter>,
     pub signals_dropped: Counter,
     pub store_reads: Counter,
     pub lagging_reads: Counter,
@@ -93,6 +100,12 @@ impl Default for Metrics {
             bytes_in: Counter::default(),
             bytes_out: Counter::default(),
             outbox_bytes: Gauge::default(),
+            unfinished_bytes: Gauge::default(),
+            operation_bytes: Gauge::default(),
+            response_bytes: Gauge::default(),
+            address_places: Gauge::default(),
+            memory_bound: Gauge::default(),
+            shed: Family::default(),
             signals_dropped: Counter::default(),
             store_reads: Counter::default(),
             lagging_reads: Counter::default(),
@@ -125,6 +138,32 @@ impl Default for Metrics {
         registry.register("bytes_out", "Bytes written to sockets", metrics.bytes_out.clone());
         registry.register("outbox_bytes", "Bytes of replies waiting for slow clients", metrics.outbox_bytes.clone());
         registry.register(
+            "unfinished_bytes",
+            "Bytes that clients have begun and not finished",
+            metrics.unfinished_bytes.clone(),
+        );
+        registry.register(
+            "operation_bytes",
+            "Bytes of operations waiting for the store",
+            metrics.operation_bytes.clone(),
+        );
+        registry.register(
+            "response_bytes",
+            "Bytes of HTTP responses waiting for slow readers",
+            metrics.response_bytes.clone(),
+        );
+        registry.register(
+            "address_places",
+            "Connections counted against their addresses",
+            metrics.address_places.clone(),
+        );
+        registry.register(
+            "memory_bound_bytes",
+            "What the process and its sockets may come to need",
+            metrics.memory_bound.clone(),
+        );
+        registry.register("shed", "Connections closed because all together held too much", metrics.shed.clone());
+        registry.register(
             "signals_dropped",
             "Volatile frames dropped for slow clients",
             metrics.signals_dropped.clone(),
@@ -155,7 +194,7 @@ impl Default for Metrics {
         );
         registry.register(
             "loop_lag_seconds",
-            "Time of one turn of a reactor without its wait",
+            "Time of one turn of a reactor, from the end of its wait to the next: nobody waited longer to be heard",
             metrics.loop_lag.clone(),
         );
         registry.register("commit_batch_operations", "Operations in one commit", metrics.batch_operations.clone());
@@ -201,6 +240,11 @@ impl Metrics {
         self.closes.get_or_create(&CloseLabel { code }).inc();
     }
 
+    /// A connection was closed for what it held of this.
+    pub fn shed(&self, what: &'static str) {
+        self.shed.get_or_create(&ReasonLabel { reason: Word(what) }).inc();
+    }
+
     pub fn operation_refused(&self, reason: &'static str) {
         self.operations_refused.get_or_create(&ReasonLabel { reason: Word(reason) }).inc();
     }
@@ -213,6 +257,7 @@ pub struct Counts {
     pub rooms: i64,
     pub members: i64,
     pub outbox_bytes: i64,
+    pub unfinished_bytes: i64,
     pub accepted: u64,
     pub messages_in: u64,
     pub messages_out: u64,
@@ -250,6 +295,7 @@ impl Counts {
         shift(&metrics.rooms, self.rooms, published.rooms);
         shift(&metrics.members, self.members, published.members);
         shift(&metrics.outbox_bytes, self.outbox_bytes, published.outbox_bytes);
+        shift(&metrics.unfinished_bytes, self.unfinished_bytes, published.unfinished_bytes);
         add(&metrics.accepted, self.accepted, published.accepted);
         add(&metrics.messages_in, self.messages_in, published.messages_in);
         add(&metrics.messages_out, self.messages_out, published.messages_out);

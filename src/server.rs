@@ -16,16 +16,14 @@ use mio::net::TcpStream;
 
 use crate::auth::Mode;
 use crate::backlog::Backlog;
+use crate::budget::{Budget, TooLarge};
 use crate::clock::Clock;
 use crate::config::{Durability, Live, Settings};
 use crate::dialect::{self, Env, FileTask, Name, documents};
 use crate::directory::Directory;
 use crate::files::{self, Scribe};
 use crate::guests::Guests;
-use crate::limits::{
-    COMMIT_HANG, DESCRIPTORS_RESERVED, FILES_MAILBOX, REACTOR_MAILBOX, RESPONSE_BYTES_MAX, STORE_BYTES_MAX,
-    STORE_MAILBOX,
-};
+use crate::limits::{COMMIT_HANG, DESCRIPTORS_RESERVED, FILES_MAILBOX, REACTOR_MAILBOX, STORE_MAILBOX};
 use crate::listener::{self, Listener};
 use crate::mailbox::{self, Mailbox};
 use crate::metrics::Metrics;
@@ -43,6 +41,8 @@ use crate::store::{Delivery, Pulse, Retention, Store as _, sqlite};
 /// Why the server could not start: each says whose fault it is.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    #[error("{0}")]
+    Memory(#[from] TooLarge),
     #[error("the store: {0}")]
     Store(#[from] sqlite::OpenError),
     #[error("reading what is revoked: {0}")]
@@ -69,6 +69,7 @@ pub enum End {
 #[derive(Debug)]
 pub struct Server {
     pub addresses: Vec<SocketAddr>,
+    pub budget: Budget,
     clock: Clock,
     status: Arc<Status>,
     live: Arc<ArcSwap<Live>>,
@@ -93,8 +94,11 @@ impl Server {
         };
         let metrics = Arc::new(Metrics::default());
         let pulse = Arc::new(Pulse::default());
-        let backlog = Arc::new(Backlog::new(STORE_BYTES_MAX));
-        let responses = Arc::new(Backlog::new(RESPONSE_BYTES_MAX));
+        let budget = budget(settings)?;
+        metrics.memory_bound.set(i64::try_from(budget.bytes()).unwrap_or(i64::MAX));
+        let shares = live.limits.shares();
+        let backlog = Arc::new(Backlog::new(shares.operations));
+        let responses = Arc::new(Backlog::new(shares.responses));
         let status = Arc::new(Status::new(
             metrics.clone(),
             pulse.clone(),
@@ -235,6 +239,12 @@ impl Server {
 
         let stop_listening = Arc::new(AtomicBool::new(false));
         let connections = connections_max(live.limits.connections);
+        if connections < live.limits.connections {
+            log::warn!(
+                "limits.connections = {}, but the descriptor limit allows {connections}",
+                live.limits.connections
+            );
+        }
         let listener = Listener::new(
             sockets,
             mailboxes.clone(),
@@ -253,6 +263,7 @@ impl Server {
 
         Ok(Server {
             addresses,
+            budget,
             clock,
             status,
             live: shared_live,
@@ -366,6 +377,11 @@ fn environment(live: &Live) -> &'static str {
     }
 }
 
+/// What a server of these settings may come to need, if there is so much.
+pub fn budget(settings: &Settings) -> Result<Budget, TooLarge> {
+    Budget::of(settings, connections_max(settings.live.limits.connections)).check(settings)
+}
+
 /// What the configuration asks for, or what the descriptor limit allows.
 fn connections_max(asked: usize) -> usize {
     // Of a small limit a share: refusing everybody would be a strange way to be careful.
@@ -373,12 +389,7 @@ fn connections_max(asked: usize) -> usize {
     let allowed = (limit - DESCRIPTORS_RESERVED.min(limit / 4)) as usize;
     match asked {
         0 => allowed,
-        asked => {
-            if asked > allowed {
-                log::warn!("limits.connections = {asked}, but the descriptor limit allows {allowed}");
-            }
-            asked.min(allowed)
-        }
+        asked => asked.min(allowed),
     }
 }
 

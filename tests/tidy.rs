@@ -431,6 +431,7 @@ fn exposition() -> String {
     let metrics = Metrics::default();
     metrics.rejected("x");
     metrics.closed(1000);
+    metrics.shed("outboxes");
     metrics.operation_refused("x");
     metrics.text()
 }

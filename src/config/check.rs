@@ -27,6 +27,8 @@ const READERS_MAX: u64 = limits::REACTORS_MAX as u64;
 const MESSAGE_BYTES_MIN: u64 = 1024;
 /// Longest of any time limit. Nothing that waits a day is a protection, and a slip of the unit is found.
 const SPAN_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Bytes of the largest budget: no machine has more, and sums of such numbers do not overflow.
+const MEMORY_MAX: u64 = 1 << 50;
 const DRAIN_WINDOW_DEFAULT: Duration = Duration::from_secs(20);
 const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
@@ -379,6 +381,13 @@ fn limits(written: &raw::Limits, report: &mut Report<'_>) -> Limits {
             default.address_handshakes_per_second,
             0,
         ),
+        address_requests_per_second: bounds.number(
+            "address_requests_per_second",
+            written.address_requests_per_second,
+            default.address_requests_per_second,
+            0,
+        ),
+        memory: bounds.size("memory", written.memory, default.memory, 0, MEMORY_MAX),
     }
 }
 

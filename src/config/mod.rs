@@ -242,6 +242,7 @@ impl Settings {
             ("drain", self.drain != new.drain),
             ("log", self.log != new.log),
             ("reactors", self.reactors != new.reactors),
+            ("limits.memory", self.live.limits.memory != new.live.limits.memory),
         ]
         .into_iter()
         .filter(|(_, differs)| *differs)

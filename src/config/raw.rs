@@ -249,6 +249,8 @@ pub struct Limits {
     pub bytes_per_second: Option<Size>,
     pub address_connections: Option<Whole>,
     pub address_handshakes_per_second: Option<Whole>,
+    pub address_requests_per_second: Option<Whole>,
+    pub memory: Option<Size>,
 }
 
 /// The fields of [`super::DeflateSettings`], which says what they mean.

@@ -79,6 +79,8 @@ fn shared(settings: &Settings) -> Keys {
             bytes_per_second: Some(Size(u64::from(limits.bytes_per_second))),
             address_connections: Some(Whole(limits.address_connections as u64)),
             address_handshakes_per_second: Some(Whole(u64::from(limits.address_handshakes_per_second))),
+            address_requests_per_second: Some(Whole(u64::from(limits.address_requests_per_second))),
+            memory: Some(Size(limits.memory as u64)),
         },
         deflate: raw::Deflate {
             enabled: Some(live.deflate.enabled),

@@ -58,6 +58,8 @@ pub struct Connection {
     exclusive: bool,
     /// It is a WebSocket whose messages may be compressed, those to it with this window. (Here, where it costs no byte.)
     window: Option<Window>,
+    /// What the books of its reactor hold of [`Connection::unfinished`]. (Here, where it costs no byte either.)
+    weighed: u32,
     /// When the phase, or the request in it, began.
     since: Mono,
     /// When the peer was last heard.
@@ -141,6 +143,8 @@ pub struct Asked {
 #[derive(Debug)]
 pub struct Stream {
     pub left: VecDeque<Write>,
+    /// Bytes that they came to at first.
+    pub weight: usize,
     /// The response's head is out.
     pub begun: bool,
 }
@@ -195,6 +199,11 @@ pub enum Step<'a> {
         head: Box<Head<'a>>,
         body: &'a [u8],
     },
+    /// A request whose body is still to come, told once: nobody is to send a megabyte to a door that is closed to him, nor
+    /// make us hold it (PROMISES.md I7).
+    Announced {
+        head: Box<Head<'a>>,
+    },
     Reject(Reject),
     Intent(Intent),
     /// The peer broke the protocol: close with this.
@@ -206,6 +215,9 @@ pub struct Wants {
     pub read: bool,
     pub write: bool,
 }
+
+/// The most that a connection owns besides itself, less the texts in it.
+pub const BESIDE_BYTES: usize = size_of::<Rate>() + size_of::<Asked>() + size_of::<(Session, Arc<str>)>();
 
 /// A deadline that is named by what its passing means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -257,6 +269,7 @@ impl Connection {
             inflight: 0,
             exclusive: false,
             window: None,
+            weighed: 0,
             since: now,
             heard: now,
             pinged: MaybeMono::NONE,
@@ -318,7 +331,34 @@ impl Connection {
     pub fn is_quiet(&self) -> bool {
         let Phase::Open(open) = &self.phase else { return false };
         let waits = self.waits() || self.blocked.is_some() || !self.tail.is_empty() || !self.outbox.is_empty();
-        !waits && !open.begun.is_some() && self.slowed_until().is_none()
+        !waits && !open.begun.is_some() && self.weighed == 0 && self.slowed_until().is_none()
+    }
+
+    /// Bytes of memory that it makes us hold by what it has begun: input not used yet, a message in pieces, an operation that
+    /// waits.
+    fn unfinished(&self) -> usize {
+        let begun = match &self.phase {
+            Phase::Open(open) => open.decoder.buffered(),
+            Phase::Asked(asked) => asked.stream.as_ref().map_or(0, |stream| stream.weight),
+            Phase::Head { .. } | Phase::Closing { .. } | Phase::Dead => 0,
+        };
+        self.tail.len() + self.parked.as_ref().map_or(0, |intent| intent.weight()) + begun
+    }
+
+    /// Bytes of a message of which a part has come.
+    pub fn gathered(&self) -> usize {
+        self.open().map_or(0, |open| open.decoder.buffered())
+    }
+
+    /// Brings [`Connection::weighed`] up to date and returns by how much it changed.
+    pub fn weigh(&mut self) -> i64 {
+        let now = u32::try_from(self.unfinished()).unwrap_or(u32::MAX);
+        i64::from(now) - i64::from(std::mem::replace(&mut self.weighed, now))
+    }
+
+    /// What it was found to hold when it was last weighed.
+    pub fn weighed(&self) -> u32 {
+        self.weighed
     }
 
     /// Bytes that were read before and not used: they come before anything fresh.
@@ -751,9 +791,10 @@ fn next_request<'a>(input: &'a mut [u8], reads: u32, body_begun: &mut bool) -> (
                     *body_begun = false;
                     (end, Step::Request { head: Box::new(head), body })
                 }
+                None if *body_begun => (0, Step::More),
                 None => {
                     *body_begun = true;
-                    (0, Step::More)
+                    (0, Step::Announced { head: Box::new(head) })
                 }
             }
         }

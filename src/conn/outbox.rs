@@ -33,6 +33,20 @@ impl Outbox {
         self.0.as_ref().map_or(0, |backlog| backlog.bytes)
     }
 
+    /// Bytes of memory that wait here. A frame of which a part was sent is held whole.
+    pub fn held(&self) -> usize {
+        self.0.as_ref().map_or(0, |backlog| backlog.bytes + backlog.sent)
+    }
+
+    /// What is left of a frame of which `sent` bytes went out, behind nothing.
+    pub fn push_rest(&mut self, frame: Bytes, sent: usize) {
+        debug_assert!(self.is_empty(), "half a frame goes on before anything else");
+        if sent < frame.len() {
+            let bytes = frame.len() - sent;
+            self.0 = Some(Box::new(Backlog { queue: VecDeque::from([frame]), sent, bytes }));
+        }
+    }
+
     pub fn push(&mut self, frame: Bytes) {
         if !frame.is_empty() {
             let backlog = self.0.get_or_insert_default();
@@ -165,6 +179,20 @@ mod tests {
             prop_assert_eq!(&sent[..], &all[..sent.len()]);
             prop_assert_eq!(outbox.bytes(), all.len() - sent.len());
         }
+    }
+
+    #[test]
+    fn half_a_frame_is_held_whole() {
+        let mut outbox = Outbox::default();
+        outbox.push_rest(Bytes::from_static(b"abcdef"), 4);
+        assert_eq!((outbox.bytes(), outbox.held()), (2, 6));
+        outbox.push(Bytes::from_static(b"gh"));
+        outbox.check_invariants();
+        let mut slices = Slices::default();
+        outbox.gather(&mut slices);
+        let flat: Vec<u8> = slices.as_slice().iter().flat_map(|slice| slice.to_vec()).collect();
+        assert_eq!(flat, b"efgh");
+        assert_eq!((outbox.advance(2), outbox.held()), (0, 2));
     }
 
     #[test]

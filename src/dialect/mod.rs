@@ -257,6 +257,27 @@ impl Intent {
             _ => None,
         }
     }
+
+    /// Bytes of a client's text that it holds, for as long as it has to wait.
+    pub fn weight(&self) -> usize {
+        match self {
+            Intent::Write(write) => write.weight(),
+            Intent::Stream(writes) => weight_of(writes),
+            Intent::Reply(text) | Intent::Complain(text) | Intent::ReplyThenClose(text) => text.len(),
+            Intent::Leave { reply, .. } => reply.len(),
+            Intent::Signal { data, .. } => data.len(),
+            Intent::Authenticate { token } => token.len(),
+            Intent::Respond(response) => response.body.len(),
+            // Names, which are short.
+            Intent::Ignore | Intent::Close(_) | Intent::Read(_) | Intent::Join(_) | Intent::Presence { .. } => 0,
+            Intent::Census(_) | Intent::Evict { .. } | Intent::Reload | Intent::Farewell { .. } => 0,
+        }
+    }
+}
+
+/// Bytes of writes in a row: many small ones come to more than the text that they were read from.
+pub fn weight_of(writes: &VecDeque<Write>) -> usize {
+    writes.iter().map(|write| write.weight() + size_of::<Write>()).sum()
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -40,6 +40,7 @@ pub enum Reason {
     UnknownSession,
     TooManyConnections,
     TooManyRequests,
+    Overloaded,
     Draining,
     StoreBusy,
     StoreFull,
@@ -58,7 +59,7 @@ pub struct Row {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 40] = [
+    pub const ALL: [Reason; 41] = [
         Reason::HeadTooBig,
         Reason::TargetTooLong,
         Reason::TooManyHeaders,
@@ -93,6 +94,7 @@ impl Reason {
         Reason::UnknownSession,
         Reason::TooManyConnections,
         Reason::TooManyRequests,
+        Reason::Overloaded,
         Reason::Draining,
         Reason::StoreBusy,
         Reason::StoreFull,
@@ -196,6 +198,7 @@ impl Reason {
                 "try again later, or raise limits.connections and the descriptor limit",
             ),
             Reason::TooManyRequests => row(429, 1013, "too_many_requests", "slow down and try again"),
+            Reason::Overloaded => row(503, 1013, "overloaded", "the server holds as much as it may: try again later"),
             Reason::Draining => row(503, 1012, "draining", "the server is restarting: connect again in a moment"),
             Reason::StoreBusy => row(503, 1013, "store_busy", "the store is behind: try again in a moment"),
             Reason::StoreFull => {

@@ -57,12 +57,12 @@ impl Run {
         Run { dialect, window, bytes, frames }
     }
 
-    /// How many events are out after `written` bytes, and what is left of the one that is half out.
-    fn progress(&self, written: usize) -> (u64, Option<Bytes>) {
+    /// How many events are out after `written` bytes, and the one that is half out with how much of it is.
+    fn progress(&self, written: usize) -> (u64, Option<(Bytes, usize)>) {
         let mut left = written;
         for (shown, frame) in self.frames.iter().enumerate() {
             if left < frame.len() {
-                let half = (left > 0).then(|| frame.slice(left..));
+                let half = (left > 0).then(|| (frame.clone(), left));
                 return (shown as u64 + u64::from(half.is_some()), half);
             }
             left -= frame.len();
@@ -95,6 +95,19 @@ impl<P: Poller> Reactor<P> {
         for key in &dirty {
             self.flush_room(*key);
         }
+        self.pull_unflushed();
+        for id in std::mem::take(&mut self.answered) {
+            self.resume(id);
+        }
+        // Behind the pulls: else whoever wrote in a long turn would read its other events back from the log.
+        for key in dirty {
+            self.hub.served(key);
+            self.mark_soon(key);
+        }
+    }
+
+    /// Everybody to whom something is owed is given it, as far as the socket takes it.
+    pub(super) fn pull_unflushed(&mut self) {
         let mut unflushed = std::mem::replace(&mut self.unflushed, std::mem::take(&mut self.spare));
         for id in &unflushed {
             if let Some(entry) = self.table.reach(*id) {
@@ -104,14 +117,6 @@ impl<P: Poller> Reactor<P> {
         }
         unflushed.clear();
         self.spare = unflushed;
-        for id in std::mem::take(&mut self.answered) {
-            self.resume(id);
-        }
-        // Behind the pulls: else whoever wrote in a long turn would read its other events back from the log.
-        for key in dirty {
-            self.hub.served(key);
-            self.mark_soon(key);
-        }
     }
 
     fn flush_room(&mut self, key: RoomKey) {
@@ -166,8 +171,8 @@ impl<P: Poller> Reactor<P> {
             if written < run.bytes.len()
                 && let Some(entry) = self.table.touch(member.conn)
             {
-                if let Some(half) = half {
-                    entry.conn.outbox.push(half);
+                if let Some((frame, sent)) = half {
+                    entry.conn.outbox.push_rest(frame, sent);
                 }
                 entry.conn.block(written > 0, self.now.0);
             }
@@ -336,7 +341,7 @@ impl<P: Poller> Reactor<P> {
             let frame = packed.get(place).unwrap_or(plain);
             if left < frame.len() {
                 if left > 0 {
-                    half = Some(frame.slice(left..));
+                    half = Some((frame.clone(), left));
                     advanced.push((*room, *member));
                 }
                 break;
@@ -345,8 +350,8 @@ impl<P: Poller> Reactor<P> {
             advanced.push((*room, *member));
         }
         drop(pulled);
-        if let Some(half) = half {
-            entry.conn.outbox.push(half);
+        if let Some((frame, sent)) = half {
+            entry.conn.outbox.push_rest(frame, sent);
         }
         self.counts.bytes_out += written as u64;
         self.counts.messages_out += advanced.len() as u64;
@@ -449,7 +454,8 @@ mod tests {
             [(0, 0, None), (1, 1, Some("bc")), (2, 1, Some("c")), (3, 2, None), (4, 3, Some("e")), (5, 3, None)]
         {
             let (shown, rest) = run.progress(written);
-            assert_eq!((shown, rest.as_deref()), (events, half.map(str::as_bytes)), "after {written} bytes");
+            let rest = rest.as_ref().map(|(frame, sent)| &frame[*sent..]);
+            assert_eq!((shown, rest), (events, half.map(str::as_bytes)), "after {written} bytes");
         }
     }
 }

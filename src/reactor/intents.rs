@@ -209,7 +209,8 @@ impl<P: Poller> Reactor<P> {
         let Some(entry) = self.table.touch(id) else { return };
         let first = writes.pop_front();
         if let Some(asked) = entry.conn.asked_of_mut() {
-            asked.stream = Some(Box::new(Stream { left: writes, begun: false }));
+            let weight = dialect::weight_of(&writes);
+            asked.stream = Some(Box::new(Stream { left: writes, weight, begun: false }));
         }
         match first {
             Some(write) => self.submit(id, Box::new(write)),

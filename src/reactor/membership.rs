@@ -57,7 +57,7 @@ impl<P: Poller> Reactor<P> {
         }
     }
 
-    /// In no more rooms than it may be, unless it is in this one already.
+    /// It is in as many rooms as it may be, or this would be a room more than there may be; and it is not in it already.
     pub(super) fn is_full(&self, id: ConnId, room: &RoomName) -> bool {
         let Some(entry) = self.table.peek(id) else { return false };
         // Watching a room's presence is a membership of our making.
@@ -66,7 +66,9 @@ impl<P: Poller> Reactor<P> {
             .as_slice()
             .iter()
             .filter(|(key, _)| self.hub.room(*key).is_some_and(|room| !is_watchers(room.name())));
-        real.count() >= self.live.limits.rooms && self.membership(id, room).is_none()
+        let is_one_too_many = self.hub.rooms().saturating_sub(self.table.len()) >= self.shares.rooms;
+        let is_full = real.count() >= self.live.limits.rooms || is_one_too_many && self.hub.find(room).is_none();
+        is_full && self.membership(id, room).is_none()
     }
 
     pub(super) fn is_member(&self, id: ConnId, room: &RoomName) -> bool {

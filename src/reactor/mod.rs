@@ -26,6 +26,7 @@ pub mod poller;
 mod readiness;
 mod requests;
 mod settle;
+mod shares;
 mod table;
 
 pub use inbox::{Control, Inbound};
@@ -36,6 +37,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use mio::net::TcpStream;
 
 use self::deadlines::Deadlines;
 use self::packer::Packer;
@@ -44,11 +46,12 @@ use self::table::Table;
 use crate::backlog::Backlog;
 use crate::clock::{Clock, Mono, Wall};
 use crate::config::Live;
+use crate::conn::BESIDE_BYTES;
 use crate::dialect::{Env, FileTask, Name, Write};
 use crate::directory::Directory;
 use crate::guests::Guests;
 use crate::ids::{ConnId, RoomName};
-use crate::limits::SCRATCH_BYTES;
+use crate::limits::{SCRATCH_BYTES, Shares};
 use crate::mailbox::{Inbox, Mailbox};
 use crate::meter::Meter;
 use crate::metrics::Counts;
@@ -86,6 +89,15 @@ pub struct Wiring<S> {
     pub listeners: Vec<Vec<Name>>,
 }
 
+/// The most memory of ours that a connection takes, less the texts in it. The table doubles when it is full, and its old
+/// half is there for as long as that takes; of deadlines there are a few, entered lazily.
+pub const CONNECTION_BYTES: usize =
+    3 * size_of::<table::Entry<TcpStream>>() + BESIDE_BYTES + 2 * DEADLINES * size_of::<(ConnId, u32)>();
+/// What another thread posts at once.
+pub const INBOUND_BYTES: usize = size_of::<Inbound<TcpStream>>();
+/// A connection's own, and the shorter ones that were overtaken and surface in vain.
+const DEADLINES: usize = 8;
+
 #[derive(Debug)]
 pub struct Reactor<P: Poller> {
     poller: P,
@@ -94,6 +106,8 @@ pub struct Reactor<P: Poller> {
     hub: Hub,
     deadlines: Deadlines,
     live: Arc<Live>,
+    /// Its part of what all connections may hold together. As of its start: what it is part of was judged then.
+    shares: Shares,
     now: (Mono, Wall),
     scratch: Box<[u8]>,
     /// The replies to one read, before they are written: one buffer for all, as with `scratch`.
@@ -101,8 +115,10 @@ pub struct Reactor<P: Poller> {
     /// One for all connections, as all of them begin anew with each message.
     inflater: Inflater,
     packer: Packer,
-    /// Bytes that compressed messages came to since the reading of one connection began.
-    inflated: usize,
+    /// Bytes that one connection's reading came to besides what was read: messages gathered and inflated, answers.
+    worked: usize,
+    /// The same of all connections in this turn, and what was read (`limits::TURN_BUDGET_BYTES`).
+    spent: usize,
     ready: Vec<Ready>,
     /// Connections with unread bytes that nobody will tell us of again.
     carry: Vec<ConnId>,
@@ -147,19 +163,22 @@ impl<P: Poller> Reactor<P> {
         let live = wiring.live.load_full();
         let now = (wiring.clock.mono(), wiring.clock.wall());
         let packer = Packer::new(&live.deflate);
+        let shares = live.limits.shares().part(wiring.peers.len());
         Reactor {
             poller,
             table: Table::new(wiring.index),
             wiring,
             hub: Hub::default(),
             deadlines: Deadlines::default(),
+            shares,
             live,
             now,
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             out: Vec::new(),
             inflater: Inflater::default(),
             packer,
-            inflated: 0,
+            worked: 0,
+            spent: 0,
             ready: Vec::new(),
             carry: Vec::new(),
             unflushed: Vec::new(),
@@ -263,10 +282,14 @@ impl<P: Poller> Reactor<P> {
     pub fn check_invariants(&self) {
         self.hub.check_invariants();
         let mut memberships = 0;
+        let (mut outboxes, mut unfinished) = (0, 0);
         self.table.each(|entry| {
             entry.conn.check_invariants();
             memberships += entry.memberships.as_slice().len();
+            outboxes += i64::from(entry.gauged);
+            unfinished += i64::from(entry.conn.weighed());
         });
+        assert_eq!((outboxes, unfinished), (self.counts.outbox_bytes, self.counts.unfinished_bytes), "the books");
         assert_eq!(memberships, self.hub.members(), "every membership has its connection");
     }
 }

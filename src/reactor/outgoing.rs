@@ -16,6 +16,7 @@ use crate::ws::{self, Close};
 
 impl<P: Poller> Reactor<P> {
     pub(super) fn queue(&mut self, id: ConnId, frame: Bytes) {
+        self.work(frame.len());
         if let Some(entry) = self.table.touch(id) {
             entry.conn.outbox.push(self.packer.reply(frame, entry.conn.window()));
             self.owe(id);

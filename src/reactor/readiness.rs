@@ -13,7 +13,7 @@ use crate::conn::{Lapse, Phase, Spent, Step};
 use crate::dialect::{self, Intent, Name};
 use crate::http::{Reason, Reject};
 use crate::ids::ConnId;
-use crate::limits::{READ_BUDGET_BYTES, SCRATCH_BYTES};
+use crate::limits::{READ_BUDGET_BYTES, SCRATCH_BYTES, TURN_BUDGET_BYTES};
 use crate::mutant::Mutant;
 use crate::panics;
 use crate::ws::{self, Close, Inflater};
@@ -23,8 +23,12 @@ const DISMISS_AGAIN: Duration = Duration::from_millis(50);
 
 impl<P: Poller> Reactor<P> {
     pub(super) fn serve_readiness(&mut self) {
+        self.spent = 0;
         for id in std::mem::take(&mut self.carry) {
-            self.drive(id);
+            if let Some(entry) = self.table.reach(id) {
+                entry.carried = false;
+            }
+            self.serve(id);
         }
         let ready = std::mem::take(&mut self.ready);
         for event in &ready {
@@ -50,10 +54,29 @@ impl<P: Poller> Reactor<P> {
                 }
             }
             if event.readable || event.ended {
-                self.drive(id);
+                self.serve(id);
             }
         }
         self.ready = ready;
+    }
+
+    /// Reads, as long as the turn's budget lasts. Who comes too late stands before those who were served, or they would be
+    /// served again and again.
+    fn serve(&mut self, id: ConnId) {
+        if self.spent < TURN_BUDGET_BYTES {
+            self.drive(id);
+        } else if let Some(entry) = self.table.reach(id) {
+            entry.unread = true;
+            if entry.is_carried_anew() {
+                self.carry.push(id);
+            }
+        }
+    }
+
+    /// So many bytes more were worked on for the connection that is being read.
+    pub(super) fn work(&mut self, bytes: usize) {
+        self.worked += bytes;
+        self.spent += bytes;
     }
 
     /// Reads until the socket is empty, the budget is used or the client has to wait.
@@ -61,13 +84,13 @@ impl<P: Poller> Reactor<P> {
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut out = std::mem::take(&mut self.out);
         let mut budget = READ_BUDGET_BYTES;
-        self.inflated = 0;
+        self.worked = 0;
         if self.table.peek(id).is_some_and(|entry| entry.conn.has_tail() && entry.conn.accepts(&self.live.limits)) {
             // What was read before comes before anything fresh.
             self.feed(id, &mut [], &mut out);
         }
         while let Some(entry) = self.table.reach(id) {
-            let spent = budget == 0 || self.inflated >= READ_BUDGET_BYTES;
+            let spent = budget == 0 || self.worked >= READ_BUDGET_BYTES || self.spent >= TURN_BUDGET_BYTES;
             if spent || !entry.conn.accepts(&self.live.limits) {
                 entry.unread = true;
                 break;
@@ -82,6 +105,7 @@ impl<P: Poller> Reactor<P> {
                     entry.conn.heard(self.now.0);
                     self.counts.bytes_in += read as u64;
                     budget = budget.saturating_sub(read);
+                    self.spent += read;
                     let emptied = read < scratch.len() && !entry.ended;
                     entry.unread = !emptied;
                     if let Some(fresh) = scratch.get_mut(..read) {
@@ -103,13 +127,16 @@ impl<P: Poller> Reactor<P> {
                 }
             }
         }
-        if self.table.peek(id).is_some_and(|entry| !entry.is_quiet()) {
-            // Most messages are answered on the spot and change nothing that would have to be settled.
-            self.table.touch(id);
-        }
         self.scratch = scratch;
         if out.capacity() <= SCRATCH_BYTES {
             self.out = out;
+        }
+        if self.table.peek(id).is_some_and(|entry| !entry.is_quiet()) {
+            // Most messages are answered on the spot and change nothing that would have to be settled.
+            self.table.touch(id);
+            // At once: in one turn thousands may have begun a message.
+            self.weigh(id);
+            self.shed();
         }
     }
 
@@ -122,7 +149,7 @@ impl<P: Poller> Reactor<P> {
             self.emit(id, &mut out);
         }
         let Some(entry) = self.table.touch(id) else { return };
-        self.inflated = 0;
+        self.worked = 0;
         if entry.conn.has_tail() && entry.conn.accepts(&self.live.limits) {
             self.feed(id, &mut [], &mut Vec::new());
         }
@@ -167,12 +194,16 @@ impl<P: Poller> Reactor<P> {
 
     fn steps(&mut self, id: ConnId, input: &mut [u8], out: &mut Vec<u8>) -> usize {
         let mut used = 0;
+        let mut gathered = self.table.reach(id).map_or(0, |entry| entry.conn.gathered());
         while used < input.len() {
             let Some(entry) = self.table.reach(id) else { return input.len() };
             if entry.conn.is_closing() {
                 return input.len();
             }
-            if !entry.conn.accepts(&self.live.limits) || self.inflated >= READ_BUDGET_BYTES {
+            if !entry.conn.accepts(&self.live.limits)
+                || self.worked >= READ_BUDGET_BYTES
+                || self.spent >= TURN_BUDGET_BYTES
+            {
                 // Whole requests may stay in the tail, and what makes room for them (the outbox drained) is no event of
                 // the socket: settling puts the connection on the carry-over list as soon as it accepts again.
                 entry.unread = true;
@@ -185,9 +216,16 @@ impl<P: Poller> Reactor<P> {
             used += step_used;
             // A message is charged as what it comes to.
             let inflated = self.inflater.take_inflated();
-            self.inflated += inflated;
+            self.worked += inflated;
+            self.spent += inflated;
             self.counts.inflated_bytes += inflated as u64;
             let cost = step_used + inflated;
+            if !matches!(step, Step::More) {
+                // A message that came in pieces is worked on whole when its last one has come.
+                let whole = std::mem::take(&mut gathered);
+                self.worked += whole;
+                self.spent += whole;
+            }
             match step {
                 Step::More => {
                     // A message in pieces is paid for as it comes; its last piece is charged with it.
@@ -209,8 +247,15 @@ impl<P: Poller> Reactor<P> {
                     self.take_on(id, intent, out);
                     self.enforce(id, charged, out);
                 }
+                Step::Announced { head } => {
+                    // Nothing is used yet; a refusal ends the connection, and what is left is thrown away above.
+                    if self.hear_of_body(id, &head) {
+                        break;
+                    }
+                }
                 Step::Request { head, body } => {
                     let early = rest_len - step_used;
+                    self.work(body.len());
                     self.take_request(id, &head, body, early);
                 }
                 Step::Reject(reject) => self.turn_away(id, &reject),
@@ -243,6 +288,7 @@ impl<P: Poller> Reactor<P> {
         if out.is_empty() {
             return;
         }
+        self.work(out.len());
         if let Some(entry) = self.table.reach(id) {
             if let Some(packed) = entry.conn.window().and_then(|window| self.packer.pack(out, window)) {
                 *out = packed;

@@ -2,7 +2,7 @@
 
 use super::Reactor;
 use super::poller::Poller;
-use crate::admission::{self, Admitted, Door, Refused, Socket};
+use crate::admission::{self, Admitted, Decision, Door, Refused, Service, Socket};
 use crate::auth;
 use crate::auth::redact::redact_target;
 use crate::auth::rights::Verb;
@@ -20,19 +20,8 @@ impl<P: Poller> Reactor<P> {
     /// A complete HTTP request. `early` bytes were sent behind it without waiting.
     pub(super) fn take_request(&mut self, id: ConnId, head: &Head<'_>, body: &[u8], early: usize) {
         let refusing = self.refusing_newcomers();
+        let Some(decision) = self.decide(id, head, refusing) else { return };
         let Some(entry) = self.table.touch(id) else { return };
-        let (peer, listener) = (entry.peer, usize::from(entry.listener));
-        let dialects = self.wiring.listeners.get(listener).map_or(&[][..], Vec::as_slice);
-        let door = Door {
-            live: &self.live,
-            dialects,
-            peer,
-            now: self.now.1,
-            refusing,
-            guests: Some((&self.wiring.guests, self.now.0)),
-            revoked: &self.wiring.env.revoked,
-        };
-        let decision = admission::decide(head, &door);
         let framing = Framing {
             // The body behind an upgrade is never read, so what follows an upgrade that was answered otherwise is not taken
             // for a request (threat rows 13 and 14).
@@ -56,6 +45,9 @@ impl<P: Poller> Reactor<P> {
                 }
             },
             Ok(Admitted::Service(service)) => {
+                if service == Service::Metrics {
+                    self.read_gauges();
+                }
                 let response = self.wiring.status.answer(service, self.now);
                 self.respond(id, &response, framing);
             }
@@ -69,6 +61,14 @@ impl<P: Poller> Reactor<P> {
                 let asked = Asked::request(framing, actor, true);
                 entry.conn.ask(Asked { key: Some(key.clone()), ..asked }, self.now.0);
                 self.take_endpoint(id, || dialect::backend::endpoint(head, body, &key));
+            }
+            // (That it was verified is that the mode is `token`.)
+            Ok(Admitted::Endpoint(_, _, true))
+                if !decision.client.is_loopback()
+                    && !self.wiring.guests.may_ask(decision.client, &self.live.limits, self.now.0) =>
+            {
+                let reject = Reject::new(Reason::TooManyRequests, "too many requests a second from this address");
+                self.refuse_request(id, &target, &reject.into(), framing);
             }
             Ok(Admitted::Endpoint(name, actor, verified)) => {
                 entry.conn.ask(Asked::request(framing, actor, verified), self.now.0);
@@ -92,6 +92,34 @@ impl<P: Poller> Reactor<P> {
         }
     }
 
+    /// What the door says to this head.
+    fn decide(&self, id: ConnId, head: &Head<'_>, refusing: Option<Reason>) -> Option<Decision> {
+        let entry = self.table.peek(id)?;
+        let dialects = self.wiring.listeners.get(usize::from(entry.listener)).map_or(&[][..], Vec::as_slice);
+        let door = Door {
+            live: &self.live,
+            dialects,
+            peer: entry.peer,
+            now: self.now.1,
+            refusing,
+            guests: Some((&self.wiring.guests, self.now.0)),
+            revoked: &self.wiring.env.revoked,
+        };
+        Some(admission::decide(head, &door))
+    }
+
+    /// A request whose body is still on its way: may it come? Refused, the connection is at its end.
+    pub(super) fn hear_of_body(&mut self, id: ConnId, head: &Head<'_>) -> bool {
+        let Some(decision) = self.decide(id, head, self.refusing_newcomers()) else { return false };
+        let Err(refused) = decision.outcome else { return true };
+        let framing = Framing { keep_alive: false, head_only: head.method == Method::Head, origin: decision.origin };
+        if let Some(entry) = self.table.touch(id) {
+            entry.client = decision.client;
+        }
+        self.refuse_request(id, &redact_target(head.target), &refused, framing);
+        false
+    }
+
     /// Takes a place among the connections of its address, where addresses have accounts.
     fn seat(&mut self, id: ConnId, socket: &Socket) -> Result<(), Reject> {
         let Some(entry) = self.table.touch(id) else { return Ok(()) };
@@ -99,6 +127,14 @@ impl<P: Poller> Reactor<P> {
             entry.guest = Some(self.wiring.guests.enter(entry.client, &self.live.limits, self.now.0)?);
         }
         Ok(())
+    }
+
+    /// What nobody counts along the way, because only who reads the metrics wants to know.
+    fn read_gauges(&self) {
+        let metrics = &self.wiring.status.metrics;
+        metrics.operation_bytes.set(self.wiring.backlog.bytes() as i64);
+        metrics.response_bytes.set(self.wiring.responses.bytes() as i64);
+        metrics.address_places.set(self.wiring.guests.open() as i64);
     }
 
     fn refuse_request(&mut self, id: ConnId, target: &str, refused: &Refused, framing: Framing) {

@@ -8,10 +8,16 @@ use crate::ids::ConnId;
 
 impl<P: Poller> Reactor<P> {
     pub(super) fn settle(&mut self) {
-        let mut touched = Vec::new();
-        self.table.take_touched(&mut touched);
-        for id in touched {
-            self.settle_one(id);
+        loop {
+            let mut touched = Vec::new();
+            self.table.take_touched(&mut touched);
+            for id in touched {
+                self.settle_one(id);
+            }
+            // Whoever was closed for what he held is settled too, or nobody would before something else happens.
+            if !self.shed() {
+                break;
+            }
         }
     }
 
@@ -30,10 +36,8 @@ impl<P: Poller> Reactor<P> {
         if entry.conn.outbox.is_empty() {
             self.wiring.responses.release(std::mem::take(&mut entry.response_bytes) as usize);
         }
-        let waiting = u32::try_from(entry.conn.outbox.bytes()).unwrap_or(u32::MAX);
-        self.counts.outbox_bytes += i64::from(waiting) - i64::from(entry.gauged);
-        entry.gauged = waiting;
         let gone = entry.conn.is_closing() && std::mem::take(&mut entry.takes);
+        self.weigh(id);
         for (room, member) in memberships.as_slice() {
             self.depart(id, *room, *member);
         }
@@ -55,7 +59,7 @@ impl<P: Poller> Reactor<P> {
                 return;
             }
         }
-        if entry.unread && entry.conn.accepts(&self.live.limits) {
+        if entry.unread && entry.conn.accepts(&self.live.limits) && entry.is_carried_anew() {
             self.carry.push(id);
         }
         if let Some(at) = entry.conn.look_again(self.now, &self.live.limits) {
@@ -72,6 +76,7 @@ impl<P: Poller> Reactor<P> {
         for (room, member) in memberships.as_slice() {
             self.depart(id, *room, *member);
         }
+        self.weigh(id);
         let Some(mut entry) = self.table.remove(id) else { return };
         if entry.takes {
             self.gone(id);
@@ -80,7 +85,6 @@ impl<P: Poller> Reactor<P> {
         if let Some(place) = entry.guest.take() {
             self.wiring.guests.leave(place, entry.client);
         }
-        self.counts.outbox_bytes -= i64::from(entry.gauged);
         let was = entry.registered;
         if let Err(error) = self.poller.arm(&mut entry.socket, Table::<P::Socket>::token(id), was, None) {
             log::debug!("{id}: {error}");

@@ -32,6 +32,8 @@ pub struct Entry<T> {
     pub memberships: Memberships,
     /// The kernel may hold bytes of which we were told and which we have not read: the edge will not come again.
     pub unread: bool,
+    /// It stands in the list of those that are read without being told of.
+    pub carried: bool,
     /// The peer has ended its side: a short read no longer means that nothing is left.
     pub ended: bool,
     /// It takes tasks: the store must hear of its end.
@@ -40,7 +42,7 @@ pub struct Entry<T> {
     pub guest: Option<Place>,
     /// What its response takes of the budget for all, until it is written.
     pub response_bytes: u32,
-    /// What the gauge of waiting bytes holds of this one.
+    /// What the books hold of the bytes that wait for this one, those of HTTP responses apart.
     pub gauged: u32,
     /// It stands in the list of those that have something to be written.
     pub unflushed: bool,
@@ -52,7 +54,17 @@ impl<T> Entry<T> {
     /// Nothing about it is to be settled: its interest is what the poller knows, and no deadline is nearer than the one it
     /// is armed for.
     pub fn is_quiet(&self) -> bool {
-        self.armed != 0 && self.registered.is_some() && !self.unread && !self.ended && self.conn.is_quiet()
+        self.armed != 0
+            && self.registered.is_some()
+            && !self.unread
+            && !self.ended
+            && self.gauged == 0
+            && self.conn.is_quiet()
+    }
+
+    /// It is to be read in the next turn although nobody will tell us of it, and does not stand in that list yet.
+    pub fn is_carried_anew(&mut self) -> bool {
+        !std::mem::replace(&mut self.carried, true)
     }
 }
 
@@ -142,6 +154,7 @@ impl<T> Table<T> {
             armed: 0,
             memberships: Memberships::None,
             unread: false,
+            carried: false,
             ended: false,
             takes: false,
             guest: None,
@@ -199,6 +212,19 @@ impl<T> Table<T> {
             .collect()
     }
 
+    /// Whoever weighs something, the heaviest first.
+    pub fn heaviest(&self, weight: impl Fn(&Entry<T>) -> u32) -> Vec<(u32, ConnId)> {
+        let id = |slot: usize, entry: &Entry<T>| ConnId {
+            reactor: self.reactor,
+            slot: slot as u32,
+            generation: entry.generation,
+        };
+        let weighed = self.entries.iter().map(|(slot, entry)| (weight(entry), id(slot, entry)));
+        let mut holders: Vec<(u32, ConnId)> = weighed.filter(|(weight, _)| *weight > 0).collect();
+        holders.sort_unstable_by(|one, other| other.cmp(one));
+        holders
+    }
+
     /// Packs what the poller hands back with an event.
     pub fn token(id: ConnId) -> u64 {
         u64::from(id.generation) << 32 | u64::from(id.slot)
@@ -234,6 +260,13 @@ mod tests {
         assert!(table.touch(first).is_none());
         assert!(table.remove(first).is_none());
         assert_eq!(table.id_of(Table::<()>::token(second)), second);
+    }
+
+    /// Ten thousand of them rest in a process: whoever adds a field should see what it costs.
+    #[test]
+    fn an_entry_stays_small() {
+        let beside = size_of::<Entry<()>>() - size_of::<Connection>() - size_of::<Memberships>();
+        assert!(beside <= 64, "{beside} bytes beside the connection");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod agents;
 mod backends;
+mod bounds;
 mod core;
 mod deflate;
 mod desk;
@@ -24,5 +25,6 @@ mod threats_frames;
 mod threats_http;
 mod threats_identity;
 mod tickets;
+mod turns;
 mod worker;
 mod workflows;

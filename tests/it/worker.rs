@@ -9,6 +9,7 @@ use commitcast::clock::{Clock, Mono, Wall};
 use commitcast::dialect::{self, Asker, Change, Env, Name, Reply, Write, documents};
 use commitcast::directory::Directory;
 use commitcast::ids::{ConnId, OpId, RoomName};
+use commitcast::limits::BATCH_ROOM_OPS_MAX;
 use commitcast::mailbox::{self, Inbox, Mailbox};
 use commitcast::model::{RowsError, Transaction};
 use commitcast::store::memory::{Faults, MemoryStore, Outcome};
@@ -49,7 +50,7 @@ impl Stage {
             store.commit().unwrap();
         }
         let disk = store.faults();
-        let (jobs, inbox) = mailbox::channel(64);
+        let (jobs, inbox) = mailbox::channel(4096);
         let (reactor, heard) = mailbox::channel(64);
         let clock = Clock::manual(Mono(1), Wall(1));
         let directory = Arc::new(Directory::default());
@@ -123,6 +124,27 @@ fn a_batch_is_one_commit_and_is_let_go_behind_it() {
     assert_eq!((shown.len(), answers.len()), (10, 10));
     assert!(answers.iter().all(|answer| answer.contains("\"success\":true")), "{answers:?}");
     assert_eq!(stage.worker.turn(), Turn::Idle);
+    assert_eq!(stage.backlog.bytes(), 0);
+}
+
+/// I4: whoever asks while another room is flooded is in the very next commit, and the flood takes no more of it than its
+/// share, however much of it stands before.
+#[test]
+fn a_quiet_rooms_operation_is_in_the_next_commit_however_hot_another_is() {
+    let mut stage = Stage::new();
+    for round in 0..10 {
+        for number in 0..300 {
+            stage.edit("a", &format!("hot {number}"), None);
+        }
+        stage.edit("b", &format!("quiet {round}"), None);
+        assert_eq!(stage.worker.turn(), Turn::Worked);
+        let (shown, _) = stage.heard();
+        assert!(shown.iter().any(|event| event.contains(&format!("quiet {round}"))), "round {round}: {}", shown.len());
+        let hot = shown.iter().filter(|event| event.contains("hot")).count();
+        assert!(hot <= BATCH_ROOM_OPS_MAX, "{hot} of the hot room in one commit");
+    }
+    while stage.worker.turn() == Turn::Worked {}
+    assert_eq!(stage.heard().0.len() + 10 * BATCH_ROOM_OPS_MAX, 3000, "nothing of the hot room is lost");
     assert_eq!(stage.backlog.bytes(), 0);
 }
 

@@ -96,7 +96,9 @@ pub fn apply(
     let reply = match &change.what {
         What::Publish { publish, held } => {
             return match refuse_holder(held.as_ref(), &change.key, rows)? {
-                Some(fault) if !env.canary.is(Mutant::StaleFenceAccepted) => Ok(Applied::only(change.asked.ill(&fault, task_of(held.as_ref())))),
+                Some(fault) if !env.canary.is(Mutant::StaleFenceAccepted) => {
+                    Ok(Applied::only(change.asked.ill(&fault, task_of(held.as_ref()))))
+                }
                 _ => carry_out_publish(publish, &change.asked, write, &asker, rows, env),
             };
         }

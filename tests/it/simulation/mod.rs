@@ -68,18 +68,8 @@ const CHAT: &str = "chat:c";
 /// Clients of workflows that have a name for themselves, and come back under it.
 const CLIENTS: [&str; 2] = ["k0", "k1"];
 /// Every room that native clients join.
-const ROOMS: [&str; 10] = [
-    PROMPT_ROOMS[0],
-    PROMPT_ROOMS[1],
-    PROMPT_ROOMS[2],
-    FREE,
-    TRIMMED,
-    SESSION,
-    TICKETS,
-    WORKFLOW,
-    TOPIC,
-    CHAT,
-];
+const ROOMS: [&str; 10] =
+    [PROMPT_ROOMS[0], PROMPT_ROOMS[1], PROMPT_ROOMS[2], FREE, TRIMMED, SESSION, TICKETS, WORKFLOW, TOPIC, CHAT];
 const REACTORS: usize = 2;
 /// Rounds without anything new after which time is let pass, a second a round; and after which a run is at its end.
 const QUIET: u64 = 4;

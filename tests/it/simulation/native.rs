@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::net::{Dice, Shared};
 use super::ops::{Op, Ops};
 use super::peer::Peer;
-use super::{CHAT, WORKFLOW, FREE, PROMPT_ROOMS, ROOMS, SESSION, TICKETS, TRIMMED};
+use super::{CHAT, FREE, PROMPT_ROOMS, ROOMS, SESSION, TICKETS, TRIMMED, WORKFLOW};
 
 /// Where somebody stands in a room: its epoch and the last event that was shown.
 pub type Place = (String, u64);
@@ -265,7 +265,9 @@ impl Native {
                     return Err(format!("G6: joined since {known} {seq}: {frame}"));
                 }
                 if recovered && *seq < floor {
-                    return Err(format!("G6: what came up to {floor} was gone, and who stood at {seq} is told: {frame}"));
+                    return Err(format!(
+                        "G6: what came up to {floor} was gone, and who stood at {seq} is told: {frame}"
+                    ));
                 }
                 if recovered { seq + 1 } else { head + 1 }
             }

@@ -54,13 +54,7 @@ pub fn retention() -> Retention {
     Retention { rules: vec![keep] }
 }
 
-pub fn start(
-    mut store: MemoryStore,
-    boot: u64,
-    clock: &Clock,
-    live: &Arc<Live>,
-    canary: Canary,
-) -> Process {
+pub fn start(mut store: MemoryStore, boot: u64, clock: &Clock, live: &Arc<Live>, canary: Canary) -> Process {
     let directory = Arc::new(Directory::default());
     let env = Arc::new(Env { directory: directory.clone(), canary, ..Env::default() });
     if boot == 1 {

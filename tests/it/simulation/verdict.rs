@@ -13,7 +13,9 @@ use super::client::{Answer, View};
 use super::ops::Op;
 use super::pages::{self, Post};
 use super::world::World;
-use super::{CHAT, CLIENTS, FREE, PROMPT_ROOMS, PROMPTS, ROOMS, Run, SESSION, TICKETS, TOPIC, TRIMMED, WORKFLOW, native};
+use super::{
+    CHAT, CLIENTS, FREE, PROMPT_ROOMS, PROMPTS, ROOMS, Run, SESSION, TICKETS, TOPIC, TRIMMED, WORKFLOW, native,
+};
 
 /// What waits for a client that is away, and no more.
 pub const WAITING_MAX: usize = 50;

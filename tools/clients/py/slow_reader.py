@@ -12,18 +12,17 @@ Python would measure itself.
 """
 
 import argparse
-import base64
 import json
-import os
 import selectors
-import socket
 import statistics
 import sys
 import time
 
 from harness import Server, Tally, equal, expect
+from raw_client import Member
 
 PROMPT = "busy"
+PATH = f"/ws/prompts/{PROMPT}"
 RATIO_MAX = 1.5
 MEMORY_MAX = 128 << 20
 # The kernel's own buffers may swallow this much before a member that never reads makes itself felt.
@@ -38,76 +37,6 @@ bytes_per_second = 0
 """
 
 
-class Member:
-    """A WebSocket client that takes frames apart as they come and keeps no more than it must."""
-
-    def __init__(self, port, receive_buffer=None):
-        self.socket = socket.socket()
-        if receive_buffer:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.connect(("127.0.0.1", port))
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.buffer = bytearray()
-        self.shake_hands(port)
-
-    def shake_hands(self, port):
-        key = base64.b64encode(os.urandom(16)).decode()
-        self.socket.sendall(
-            f"GET /ws/prompts/{PROMPT} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
-        )
-        while b"\r\n\r\n" not in self.buffer:
-            self.receive()
-        head, _, rest = bytes(self.buffer).partition(b"\r\n\r\n")
-        expect(head.startswith(b"HTTP/1.1 101"), f"{head[:200]}")
-        self.buffer = bytearray(rest)
-
-    def receive(self):
-        data = self.socket.recv(1 << 18)
-        expect(data, "the server closed the connection")
-        self.buffer += data
-
-    def frames(self):
-        """The whole frames in the buffer, as (opcode, payload)."""
-        while len(self.buffer) >= 2:
-            opcode, short = self.buffer[0] & 15, self.buffer[1]
-            head = 2 if short < 126 else 4 if short == 126 else 10
-            length = short if short < 126 else int.from_bytes(self.buffer[2:head], "big")
-            if len(self.buffer) < head + length:
-                return
-            payload = bytes(self.buffer[head : head + length])
-            del self.buffer[: head + length]
-            yield opcode, payload
-
-    def next_text(self, seconds=30):
-        self.socket.settimeout(seconds)
-        while True:
-            for opcode, payload in self.frames():
-                if opcode == 1:
-                    return payload
-                self.answer(opcode, payload)
-            self.receive()
-
-    def answer(self, opcode, payload):
-        expect(opcode != 8, f"closed with {int.from_bytes(payload[:2], 'big')} {payload[2:]!r}")
-        if opcode == 9:
-            self.send(payload, opcode=10)
-
-    def send(self, payload, opcode=1):
-        """A frame masked with zeros: masking is for proxies, and this writer is to be fast."""
-        length = len(payload)
-        if length < 126:
-            head = bytes([0x80 | opcode, 0x80 | length])
-        elif length < 1 << 16:
-            head = bytes([0x80 | opcode, 0xFE]) + length.to_bytes(2, "big")
-        else:
-            head = bytes([0x80 | opcode, 0xFF]) + length.to_bytes(8, "big")
-        self.socket.sendall(head + b"\0\0\0\0" + payload)
-
-    def close(self):
-        self.socket.close()
-
-
 class Load:
     """The others and the writer, in one loop, so that one clock stamps both ends."""
 
@@ -116,8 +45,8 @@ class Load:
         self.options = options
         self.padding = "x" * options.bytes
         self.selector = selectors.DefaultSelector()
-        self.members = [Member(server.port) for _ in range(options.members)]
-        self.writer = Member(server.port)
+        self.members = [Member(server.port, PATH) for _ in range(options.members)]
+        self.writer = Member(server.port, PATH)
         for member in [*self.members, self.writer]:
             member.next_text()
             member.socket.setblocking(False)
@@ -194,7 +123,7 @@ def p99(latencies):
 
 def silent_round(server, load, seconds):
     """A round with a member that reads its greeting and then nothing until the round is over."""
-    silent = Member(server.port, receive_buffer=4096)
+    silent = Member(server.port, PATH, receive_buffer=4096)
     greeting = silent.next_text()
     first = load.number
     latencies = load.round(seconds)
