@@ -95,6 +95,8 @@ pub mod files;
 
 pub mod reactor;
 
+pub mod process;
+
 pub mod listener;
 
 pub mod budget;

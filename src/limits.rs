@@ -223,6 +223,17 @@ pub const COMMIT_HANG: Duration = Duration::from_secs(30);
 pub const PANICS_MAX: usize = 3;
 pub const PANICS_SPAN: Duration = Duration::from_secs(5);
 
+/// How long somebody who has just connected may still ask while the server drains: his first packet may be under way, and an
+/// end without a word looks like a refused connection.
+pub const DRAIN_GRACE: Duration = Duration::from_millis(300);
+/// While the store changes hands nobody is served, so a hand-over waits this long for a client's close frame, and this long
+/// for all clients together. Who is cut off resumes, and resends what was not answered.
+pub const HANDOVER_CLOSE: Duration = Duration::from_millis(250);
+pub const HANDOVER_DRAIN: Duration = Duration::from_secs(1);
+/// What a successor may take until it needs the store, and then until it accepts: it may have a database to check.
+pub const SUCCESSOR_READY: Duration = Duration::from_secs(30);
+pub const SUCCESSOR_SERVING: Duration = Duration::from_secs(120);
+
 /// Nested inclusions of one expansion (the originals' early bound).
 pub const EXPAND_DEPTH_MAX: usize = 10;
 /// Bytes one expansion may produce.

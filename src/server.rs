@@ -2,12 +2,13 @@
 //!
 //! Start: store (lock, barrier) → Markdown files taken in → readers, scribe, writer → reactors → listener → listening.
 //! End: listener → reactors drained → scribe → writer drained → readers. Each step waits for the one before, so every
-//! operation that was taken on is answered while there is still somebody to carry the answer.
+//! operation that was taken on is answered while there is still somebody to carry the answer. A hand-over to another process
+//! is the same end, only short: until it is over nobody is served.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -23,8 +24,10 @@ use crate::dialect::{self, Env, FileTask, Name, documents};
 use crate::directory::Directory;
 use crate::files::{self, Scribe};
 use crate::guests::Guests;
-use crate::limits::{COMMIT_HANG, DESCRIPTORS_RESERVED, FILES_MAILBOX, REACTOR_MAILBOX, STORE_MAILBOX};
-use crate::listener::{self, Listener};
+use crate::limits::{
+    COMMIT_HANG, DESCRIPTORS_RESERVED, FILES_MAILBOX, HANDOVER_CLOSE, HANDOVER_DRAIN, REACTOR_MAILBOX, STORE_MAILBOX,
+};
+use crate::listener::{Doors, Listener};
 use crate::mailbox::{self, Mailbox};
 use crate::metrics::Metrics;
 use crate::model::RowsError;
@@ -53,6 +56,13 @@ pub enum StartError {
     Bind { address: SocketAddr, error: io::Error },
     #[error("the system refused: {0}")]
     System(#[from] io::Error),
+}
+
+impl StartError {
+    /// Another process has the store, perhaps for a moment only.
+    pub fn is_locked(&self) -> bool {
+        matches!(self, StartError::Store(sqlite::OpenError::Locked { .. }))
+    }
 }
 
 /// How the server came to its end.
@@ -85,7 +95,15 @@ pub struct Server {
 }
 
 impl Server {
+    /// Opens what the settings name, for the server alone: when it ends, nobody listens.
     pub fn start(settings: &Settings) -> Result<Server, StartError> {
+        let addresses = settings.listeners.iter().map(|listen| listen.address).collect();
+        Server::start_behind(settings, &mut Doors::new(addresses))
+    }
+
+    /// Starts behind the doors of the settings' listeners. Those that are shut are opened when the store is: until there is
+    /// somebody to serve them, clients are better refused, so that they turn to another server.
+    pub fn start_behind(settings: &Settings, doors: &mut Doors) -> Result<Server, StartError> {
         let clock = Clock::system();
         let live = settings.live();
         let durability = match settings.store.durability {
@@ -156,15 +174,8 @@ impl Server {
             houses.push((poller, inbox));
         }
 
-        let mut sockets = Vec::new();
-        let mut addresses = Vec::new();
-        for listen in &settings.listeners {
-            let bound = listener::bind(listen.address)
-                .and_then(|socket| Ok((socket.local_addr()?, socket)))
-                .map_err(|error| StartError::Bind { address: listen.address, error })?;
-            addresses.push(bound.0);
-            sockets.push(bound.1);
-        }
+        let sockets = doors.open().map_err(|(address, error)| StartError::Bind { address, error })?;
+        let addresses = sockets.iter().map(mio::net::TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
 
         let reader_threads = (0..settings.store.readers)
             .map(|index| {
@@ -293,11 +304,32 @@ impl Server {
     /// A commit has been under way for so long that nothing will come of it: clients are better off with a new process,
     /// which will find out what it did.
     pub fn commit_hangs(&self) -> bool {
-        self.status.pulse.age(self.clock.mono()) > COMMIT_HANG
+        self.commits_slower_than(COMMIT_HANG)
     }
 
     pub fn store_is_broken(&self) -> bool {
         self.status.store_is_broken()
+    }
+
+    /// What it goes by now, for the next [`Server::reload`].
+    pub fn live(&self) -> Arc<Live> {
+        self.live.load_full()
+    }
+
+    /// Asks every reactor for a sign of life.
+    pub fn probe(&mut self) -> Probe {
+        let answered = Arc::new(AtomicUsize::new(0));
+        for mailbox in &mut self.mailboxes {
+            // Where the mailbox is full, its reader does not move.
+            let _ = mailbox.post(Inbound::Probe(answered.clone()));
+            mailbox.ring();
+        }
+        Probe { answered, asked: self.mailboxes.len() }
+    }
+
+    /// A commit has been under way for longer than this.
+    pub fn commits_slower_than(&self, patience: Duration) -> bool {
+        self.status.pulse.age(self.clock.mono()) > patience
     }
 
     /// Readiness turns red and nothing new is taken on; those who are there stay.
@@ -306,9 +338,23 @@ impl Server {
     }
 
     /// Ends in order. `hurry` is asked again and again whether to stop waiting for clients.
-    pub fn stop(mut self, window: Duration, timeout: Duration, hurry: impl Fn() -> bool) -> End {
+    pub fn stop(self, window: Duration, timeout: Duration, hurry: impl Fn() -> bool) -> End {
+        self.refuse_newcomers();
+        self.end(window, timeout, hurry)
+    }
+
+    /// Ends for another process to go on: everybody is told to go at once, and comes back to that one. Spread over a window
+    /// they would find nobody, as the store is in one hand or in the other. Readiness stays green, and who was let in at the
+    /// last moment is served before he is told: to a proxy nothing has happened.
+    pub fn hand_over(self, hurry: impl Fn() -> bool) -> End {
+        let mut live = Live::clone(&self.live.load());
+        live.limits.close = live.limits.close.min(HANDOVER_CLOSE);
+        self.live.store(Arc::new(live));
+        self.end(Duration::ZERO, HANDOVER_DRAIN, hurry)
+    }
+
+    fn end(mut self, window: Duration, timeout: Duration, hurry: impl Fn() -> bool) -> End {
         let deadline = self.clock.mono().after(timeout);
-        self.status.drain();
         self.stop_listening.store(true, Ordering::Release);
         join(self.listener, "listener");
         for mailbox in &mut self.mailboxes {
@@ -353,6 +399,19 @@ impl Server {
             (false, true) => End::TimedOut,
             (false, false) => End::Drained,
         }
+    }
+}
+
+/// A question whether all reactors move.
+#[derive(Debug)]
+pub struct Probe {
+    answered: Arc<AtomicUsize>,
+    asked: usize,
+}
+
+impl Probe {
+    pub fn is_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed) >= self.asked
     }
 }
 

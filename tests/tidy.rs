@@ -44,7 +44,7 @@ fn imports_go_one_way() {
 #[test]
 fn every_file_belongs_to_a_module() {
     let order = declared_modules();
-    let program = ["src/lib.rs", "src/main.rs", "src/commands.rs"];
+    let program = ["src/lib.rs", "src/main.rs", "src/commands.rs", "src/serve.rs"];
     let wrong: Vec<String> = library()
         .iter()
         .filter(|source| !program.contains(&source.path.as_str()) && !order.contains(&source.module()))
@@ -139,6 +139,7 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("base64", &["http"], "http::upgrade, so that the handshake is one folder"),
     ("bytes", &[], ""),
     ("clap", &["main", "commands"], "take the settings; arguments end in main.rs"),
+    ("command_fds", &["process/handover"], "Successor::start; nothing else starts a process"),
     ("crossbeam_channel", &["mailbox"], "mailbox::channel, so that every queue is bounded and wakes its reader"),
     ("env_logger", &["logging"], "the `log` macros"),
     ("flate2", &["ws"], "ws::deflate, where what is inflated has its bounds"),
@@ -154,6 +155,7 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("ipnet", &["auth", "config"], "auth::peer"),
     ("jiff", &["dialect", "logging", "service"], "clock::Wall; only what people read is a date"),
     ("jsonwebtoken", &["auth/token"], "auth::token, where its unsafe defaults are put right"),
+    ("listenfd", &["process/inherit"], "Inherited::take, once and before any thread"),
     ("log", &[], ""),
     ("mio", &["reactor", "listener", "mailbox", "server"], "bytes and ids, so that it is testable without a socket"),
     (
@@ -164,6 +166,7 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("percent_encoding", &["http"], "http::decode_path"),
     ("prometheus_client", &["metrics"], "a counter of metrics::Metrics"),
     ("rusqlite", &["store/sqlite"], "store::Store or model::Rows: a backend is one home"),
+    ("sd_notify", &["process/manager"], "a word of process::manager"),
     ("serde", &["auth/token", "config", "dialect", "http"], "a type of our own; JSON's shape never leaks inward"),
     ("serde_json", &["dialect", "http", "logging", "protocol"], "a type of our own; JSON's shape never leaks inward"),
     (
@@ -171,10 +174,10 @@ const HOMES: &[(&str, &[&str], &str)] = &[
         &["http", "files", "dialect/agents/approvals"],
         "http::upgrade for the handshake, files::digest_of for a file",
     ),
-    ("signal_hook", &["main"], "Server::stop; signals end in main.rs"),
+    ("signal_hook", &["serve"], "Server::stop; signals end in serve.rs"),
     ("simdutf8", &["ws"], "ws::utf8"),
     ("slab", &["reactor/table", "room"], "ConnId or a room's handle: a bare index never travels"),
-    ("socket2", &["listener"], "listener::bind"),
+    ("socket2", &["listener", "process/inherit"], "listener::Doors"),
     ("thiserror", &[], ""),
     ("toml", &["config"], "config::Settings"),
     ("tungstenite", &["ws"], "ws::frame and ws::close; the whole crate is for tests and tools, as an independent peer"),
@@ -236,9 +239,9 @@ const CALLS: &[(&str, &[&str], &str)] = &[
     ("SystemTime::now", &["clock"], "Clock::wall, so that the simulation can move time"),
     ("Timestamp::now", &["clock"], "Clock::wall, so that the simulation can move time"),
     ("Zoned::now", &["clock"], "Clock::wall, so that the simulation can move time"),
-    ("println!", &["main", "commands"], "the `log` macros; standard output belongs to the commands"),
-    ("eprintln!", &["main", "commands"], "the `log` macros"),
-    ("print!", &["main", "commands"], "the `log` macros"),
+    ("println!", &["main", "commands", "serve"], "the `log` macros; standard output belongs to the commands"),
+    ("eprintln!", &["main", "commands", "serve"], "the `log` macros"),
+    ("print!", &["main", "commands", "serve"], "the `log` macros"),
     ("process::exit", &["server", "panics"], "return an ExitCode from main"),
     ("catch_unwind", &["panics"], "panics::contain and panics::alone, for what touches one connection alone"),
     ("panic!", &["store/memory", "failpoints"], "an error of this module's own enum; a peer's bytes never panic"),

@@ -56,6 +56,8 @@ pub struct Connection {
     inflight: u16,
     /// The question out is a read: nothing else may go before it is answered.
     exclusive: bool,
+    /// It is to go when it has its answers, and is not read any more: one that asks again with every answer would stay.
+    dismissed: bool,
     /// It is a WebSocket whose messages may be compressed, those to it with this window. (Here, where it costs no byte.)
     window: Option<Window>,
     /// What the books of its reactor hold of [`Connection::unfinished`]. (Here, where it costs no byte either.)
@@ -268,6 +270,7 @@ impl Connection {
             parked: None,
             inflight: 0,
             exclusive: false,
+            dismissed: false,
             window: None,
             weighed: 0,
             since: now,
@@ -317,13 +320,21 @@ impl Connection {
 
     /// May the next step be taken? If not, bytes wait in the tail and in the kernel.
     pub fn accepts(&self, limits: &Limits) -> bool {
-        let free = self.parked.is_none() && self.outbox.bytes() <= limits.outbox && self.slowed_until().is_none();
+        let free = self.parked.is_none()
+            && !self.dismissed
+            && self.outbox.bytes() <= limits.outbox
+            && self.slowed_until().is_none();
         match self.phase {
             Phase::Head { .. } => free,
             Phase::Open(_) => free && !self.exclusive && self.inflight < self.inflight_max(),
             Phase::Closing { .. } => true,
             Phase::Asked(_) | Phase::Dead => false,
         }
+    }
+
+    /// It takes on nothing more.
+    pub fn dismiss(&mut self) {
+        self.dismissed = true;
     }
 
     /// A WebSocket that owes nothing and is owed nothing: of all its deadlines only that of its silence runs, and what it

@@ -1,15 +1,18 @@
 //! Step 3: what other threads have posted: sockets, deliveries, orders.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::Reactor;
+use super::membership::PAGES_KEPT;
 use super::poller::Poller;
 use crate::conn::Connection;
 use crate::dialect::Signal;
 use crate::http::{Reason, Reject};
 use crate::ids::ConnId;
-use crate::limits::INBOX_BUDGET;
+use crate::limits::{DRAIN_GRACE, INBOX_BUDGET};
 use crate::room::Look;
 use crate::store::{Delivery, Page};
 
@@ -27,6 +30,8 @@ pub enum Inbound<S> {
         reason: String,
         to: ConnId,
     },
+    /// Count one: who asks wants to know whether this thread moves.
+    Probe(Arc<AtomicUsize>),
     Control(Control),
 }
 
@@ -53,6 +58,9 @@ impl<P: Poller> Reactor<P> {
                 Inbound::Socket { socket, peer, listener } => self.welcome_socket(socket, peer, listener),
                 Inbound::Store(delivery) => self.take_delivery(delivery),
                 Inbound::Evict { conn, reason, to } => self.take_eviction(conn, reason, to),
+                Inbound::Probe(answered) => {
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
                 Inbound::Control(Control::Drain { window }) => self.begin_draining(window),
                 Inbound::Control(Control::Stop) => self.stopped = true,
             }
@@ -71,7 +79,7 @@ impl<P: Poller> Reactor<P> {
         self.counts.accepted += 1;
         if self.draining {
             // It was accepted before the listener stopped; nobody else will tell it to go.
-            self.leaving.push((self.now.0, id));
+            self.leave_after(id, Duration::ZERO);
         }
     }
 
@@ -151,6 +159,7 @@ impl<P: Poller> Reactor<P> {
             // The log does not hold what it held: the client comes back and is given a snapshot.
             self.close_with(conn, crate::ws::Close::POSITION_LOST);
         }
+        self.forget_at.get_or_insert(self.now.0.after(PAGES_KEPT));
         self.counts.lagging_reads += 1;
     }
 
@@ -170,6 +179,7 @@ impl<P: Poller> Reactor<P> {
         let mut ids = self.table.ids();
         ids.sort_by_key(|id| id.pack().wrapping_mul(0x9e37_79b9_7f4a_7c15).swap_bytes());
         let step = window / u32::try_from(ids.len().max(1)).unwrap_or(u32::MAX);
+        self.newcomers_until = self.now.0.after(DRAIN_GRACE);
         let leaving = ids.into_iter().enumerate().rev();
         let leaving = leaving.map(|(rank, id)| (self.now.0.after(step.saturating_mul(rank as u32)), id)).collect();
         self.leaving = leaving;

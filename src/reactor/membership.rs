@@ -19,6 +19,9 @@ use crate::room::{MemberKey, RoomKey};
 use crate::store::{Delivery, Job};
 use crate::ws::{self, Close};
 
+/// How often pages of the log in which nobody reads any more are forgotten. Not at once: clients that come back after a
+/// restart come from the same place within seconds, and the log is read once for all of them.
+pub(super) const PAGES_KEPT: Duration = Duration::from_secs(2);
 /// Who comes and goes is told at most this often.
 const PRESENCE_PAUSE: Duration = Duration::from_millis(100);
 /// How far clients have seen a room is written down at most this often; what a killed server had not written down, they
@@ -293,7 +296,7 @@ impl<P: Poller> Reactor<P> {
 
     // ---- what the reactor itself owes -------------------------------------------------------------------------------------
 
-    /// Presence, marks and the store's knowledge of who is gone: at their time, and as far as the store takes them.
+    /// Presence, marks, pages and the store's knowledge of who is gone: at their time, and as far as the store takes them.
     pub(super) fn meet_dues(&mut self) {
         let now = self.now.0;
         let due = |at: &Option<Mono>| at.is_some_and(|at| at <= now);
@@ -302,6 +305,9 @@ impl<P: Poller> Reactor<P> {
             self.tell_changes();
         }
         self.recheck();
+        if due(&self.forget_at) {
+            self.forget_at = self.hub.forget_pages().then(|| now.after(PAGES_KEPT));
+        }
         if due(&self.mark_at) {
             // Nothing is added to what the store has not even taken; the rooms stay to be marked.
             self.mark_at = (!self.owed.is_empty()).then(|| now.after(MARK_PAUSE));

@@ -141,9 +141,13 @@ pub struct Reactor<P: Poller> {
     recheck_at: Option<Mono>,
     recheck_rest: Mono,
     to_recheck: Vec<ConnId>,
+    /// When to forget the pages in which nobody reads any more.
+    forget_at: Option<Mono>,
     /// When draining: who is told to go, and when; the next one last.
     leaving: Vec<(Mono, ConnId)>,
     draining: bool,
+    /// When draining: until when somebody may still ask who has just connected.
+    newcomers_until: Mono,
     stopped: bool,
     refusal_lines: Meter,
     counts: Counts,
@@ -192,8 +196,10 @@ impl<P: Poller> Reactor<P> {
             recheck_at: None,
             recheck_rest: Mono(0),
             to_recheck: Vec::new(),
+            forget_at: None,
             leaving: Vec::new(),
             draining: false,
+            newcomers_until: Mono(0),
             stopped: false,
             refusal_lines: Meter::default(),
             counts: Counts::default(),
@@ -233,7 +239,7 @@ impl<P: Poller> Reactor<P> {
             return Some(Duration::ZERO);
         }
         let starved = (!self.starved.is_empty() || !self.owed.is_empty()).then_some(STARVED_PAUSE);
-        let dues = [self.presence_at, self.mark_at, self.recheck_at]
+        let dues = [self.presence_at, self.mark_at, self.recheck_at, self.forget_at]
             .into_iter()
             .flatten()
             .min()

@@ -56,7 +56,7 @@ impl<P: Poller> Reactor<P> {
         self.queue(id, greeting);
         self.greet(id);
         if self.draining {
-            self.leaving.push((self.now.0, id));
+            self.leave_after(id, Duration::ZERO);
         }
     }
 
@@ -78,6 +78,8 @@ impl<P: Poller> Reactor<P> {
             refusal = Response::reject(&reject);
             &refusal
         };
+        // Said before it is done: a request that meets the end of a kept connection is lost without an answer.
+        let keep_alive = framing.keep_alive && !self.draining;
         let mut out = Vec::with_capacity(response.body.len() + 512);
         let with_cors;
         let response = match &framing.origin {
@@ -89,13 +91,9 @@ impl<P: Poller> Reactor<P> {
             }
             None => response,
         };
-        reply::encode(
-            response,
-            &mut out,
-            reply::Framing { head_only: framing.head_only, keep_alive: framing.keep_alive, date: None },
-        );
+        reply::encode(response, &mut out, reply::Framing { head_only: framing.head_only, keep_alive, date: None });
         self.queue(id, out.into());
-        self.end_request(id, framing.keep_alive);
+        self.end_request(id, keep_alive);
     }
 
     /// Its response is on its way.
@@ -176,7 +174,11 @@ impl<P: Poller> Reactor<P> {
             return;
         }
         let mut out = Vec::new();
-        let bye = entry.conn.open().and_then(|open| open.session.bye(close.code, retry_after(id, close.code)));
+        let pause = retry_after(id, close.code);
+        let bye = entry.conn.open().and_then(|open| open.session.bye(close.code, pause));
+        // Whose vocabulary has no word for it finds it in the reason.
+        let close =
+            if close == Close::RESTART || close == Close::OVERLOADED { close.come_back_in(pause) } else { close };
         if let Some(bye) = bye {
             ws::frame::put_text(&mut out, &bye);
         }

@@ -431,12 +431,14 @@ impl<P: Poller> Reactor<P> {
             self.answer_request(id, &dialect::tasks(&[]));
             return;
         }
+        let is_new = matches!(entry.conn.phase(), Phase::Head { first: true, .. }) && self.now.0 < self.newcomers_until;
+        if is_new {
+            return self.leave_after(id, DISMISS_AGAIN);
+        }
         let is_asking = entry.conn.waits() || matches!(entry.conn.phase(), Phase::Asked(_));
         if is_asking && !self.wiring.env.canary.is(Mutant::DrainForgets) {
-            let again = self.now.0.after(DISMISS_AGAIN);
-            let place = self.leaving.partition_point(|(at, _)| *at > again);
-            self.leaving.insert(place, (again, id));
-            return;
+            entry.conn.dismiss();
+            return self.leave_after(id, DISMISS_AGAIN);
         }
         if entry.conn.is_open() {
             self.close_with(id, Close::RESTART);
@@ -444,5 +446,12 @@ impl<P: Poller> Reactor<P> {
             // Not broken off: the answer to what it asked last may still be on its way.
             entry.conn.close(self.now.0);
         }
+    }
+
+    /// Its turn to go comes then.
+    pub(super) fn leave_after(&mut self, id: ConnId, pause: Duration) {
+        let at = self.now.0.after(pause);
+        let place = self.leaving.partition_point(|(other, _)| *other > at);
+        self.leaving.insert(place, (at, id));
     }
 }

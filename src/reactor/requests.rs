@@ -152,7 +152,7 @@ impl<P: Poller> Reactor<P> {
 
     fn refusing_newcomers(&self) -> Option<Reason> {
         let status = &self.wiring.status;
-        match (status.store_is_broken(), self.draining || status.is_draining()) {
+        match (status.store_is_broken(), status.is_draining()) {
             (true, _) => Some(Reason::StoreBroken),
             (false, true) => Some(Reason::Draining),
             (false, false) => None,

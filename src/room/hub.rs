@@ -26,6 +26,8 @@ pub struct Hub {
     dirty: Vec<RoomKey>,
     /// With signals to be handed out, each once.
     signalled: Vec<RoomKey>,
+    /// With pages of the log, each once.
+    paged: Vec<RoomKey>,
     recent_bytes: usize,
     window_bytes: usize,
     members: usize,
@@ -95,6 +97,7 @@ impl Hub {
         self.by_name.remove(room.name());
         self.dirty.retain(|dirty| *dirty != key);
         self.signalled.retain(|signalled| *signalled != key);
+        self.paged.retain(|paged| *paged != key);
         Some(room.receipt)
     }
 
@@ -137,32 +140,56 @@ impl Hub {
     pub fn accept_page(&mut self, key: RoomKey, page: Page) -> Vec<MemberKey> {
         let most = if self.window_bytes > HUB_WINDOW_BYTES_MAX { WINDOWS_FEW } else { WINDOWS_MAX };
         let Some(room) = self.rooms.get_mut(key.0 as usize) else { return Vec::new() };
-        let before = room.window_bytes;
+        let (before, first) = (room.window_bytes, !room.has_pages());
         let waiting = room.accept_page(page, most);
+        if first && room.has_pages() {
+            self.paged.push(key);
+        }
         self.window_bytes = self.window_bytes + room.window_bytes - before;
         waiting
     }
 
-    /// To be called when a member has caught up: a quiet room has no turn of its own to forget its pages in.
+    /// To be called when a member has caught up. Its room's pages are kept a while for others who come from the same place,
+    /// as after a restart everybody does; not where pages take too much.
     pub fn caught_up(&mut self, key: RoomKey) {
-        let Some(room) = self.rooms.get_mut(key.0 as usize) else { return };
+        if self.window_bytes > HUB_WINDOW_BYTES_MAX && !self.forget_pages_of(key) {
+            self.paged.retain(|paged| *paged != key);
+        }
+    }
+
+    /// Forgets the pages in which nobody reads. Returns whether there are others.
+    pub fn forget_pages(&mut self) -> bool {
+        for key in std::mem::take(&mut self.paged) {
+            if self.forget_pages_of(key) {
+                self.paged.push(key);
+            }
+        }
+        !self.paged.is_empty()
+    }
+
+    /// Returns whether the room still has some.
+    fn forget_pages_of(&mut self, key: RoomKey) -> bool {
+        let Some(room) = self.rooms.get_mut(key.0 as usize) else { return false };
         let before = room.window_bytes;
         room.forget_pages();
         self.window_bytes = self.window_bytes + room.window_bytes - before;
+        room.has_pages()
     }
 
     /// Every member with a writable socket was shown this turn's events: keep only what others may still want soon.
     pub fn served(&mut self, key: RoomKey) {
         let Some(room) = self.rooms.get_mut(key.0 as usize) else { return };
-        let (before, windows) = (room.recent_bytes, room.window_bytes);
+        let before = room.recent_bytes;
         room.dirty_from = None;
         if self.recent_bytes > HUB_RECENT_BYTES_MAX {
             room.trim(0, 0);
         } else {
             room.trim(RECENT_EVENTS_MAX, RECENT_BYTES_MAX);
         }
-        self.window_bytes = self.window_bytes + room.window_bytes - windows;
         self.recent_bytes = self.recent_bytes + room.recent_bytes - before;
+        if room.has_pages() {
+            self.caught_up(key);
+        }
     }
 
     pub fn rooms(&self) -> usize {
@@ -179,8 +206,10 @@ impl Hub {
         assert_eq!(self.recent_bytes, self.rooms.iter().map(|(_, room)| room.recent_bytes).sum::<usize>());
         assert_eq!(self.window_bytes, self.rooms.iter().map(|(_, room)| room.window_bytes).sum::<usize>());
         assert_eq!(self.members, self.rooms.iter().map(|(_, room)| room.len()).sum::<usize>());
-        for (_, room) in &self.rooms {
+        for (key, room) in &self.rooms {
             room.check_invariants();
+            let listed = self.paged.iter().filter(|paged| paged.0 as usize == key).count();
+            assert_eq!(listed, usize::from(room.has_pages()), "each room with pages is listed once");
         }
     }
 }

@@ -385,12 +385,11 @@ impl Room {
         if self.recent.is_empty() {
             self.recent = VecDeque::new();
         }
-        self.forget_pages();
     }
 
+    /// Pages are kept as long as somebody reads in them. Looking costs a walk over the members; forgetting them each turn
+    /// would have a member that is far behind read every page of the log several times over.
     fn forget_pages(&mut self) {
-        // Pages are kept as long as somebody reads in them. Looking costs a walk over the members, but only while somebody
-        // is far behind; forgetting them each turn would have him read every page of the log several times over.
         if !self.windows.is_empty() && self.asked.is_empty() && !self.anybody_is_behind() {
             self.windows = VecDeque::new();
             self.window_bytes = 0;

@@ -189,6 +189,33 @@ fn one_page_serves_all_who_wait_for_it() {
 }
 
 #[test]
+fn a_page_also_serves_whoever_comes_from_the_same_place_a_moment_later() {
+    let mut stage = Stage::new(0);
+    stage.deliver(100);
+    stage.serve();
+    stage.pull(1);
+    assert_eq!(stage.asked, [Seq(0)]);
+    stage.answer(100, 100);
+    stage.pull(100);
+    assert_eq!(stage.shown.len(), 100);
+    stage.hub.caught_up(stage.key);
+    stage.deliver(101);
+    stage.serve();
+    stage.pull(1);
+
+    let late = ConnId { slot: 2, ..CONN };
+    let (key, member) = stage.hub.join(&stage.name, None, late, Name::Documents, false).unwrap();
+    let room = stage.hub.room_mut(key).unwrap();
+    room.start(member, Seq(40), Seq(101));
+    assert!(matches!(room.look(member), Look::Event { .. }), "the log is read again");
+    assert!(stage.hub.forget_pages(), "somebody reads in them");
+    stage.hub.room_mut(key).unwrap().advance(member, 61);
+    assert!(!stage.hub.forget_pages(), "nobody reads in them");
+    assert!(!stage.hub.room(key).unwrap().has_pages());
+    stage.hub.check_invariants();
+}
+
+#[test]
 fn the_last_member_takes_the_room_and_its_receipt_with_it() {
     let mut stage = Stage::new(0);
     stage.deliver(1);

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 use super::CloseCode;
 use super::utf8::Checker;
@@ -157,6 +158,13 @@ impl Close {
         Close::new(self.code, reason)
     }
 
+    /// The same with the pause after which to come back: those who are told to go together are not to come back together
+    /// (threat row 70).
+    pub fn come_back_in(self, pause: Duration) -> Close {
+        let reason = format!("{} retry_after_ms={}", self.reason, pause.as_millis());
+        self.because(reason)
+    }
+
     /// The answer to a close frame: the same code and reason, as the originals answer; to an empty one, an empty one.
     pub fn echo(received: Option<(CloseCode, &str)>) -> Option<Close> {
         received.map(|(code, reason)| Close { code: code.into(), reason: Cow::Owned(reason.to_owned()) })
@@ -178,7 +186,7 @@ pub const TABLE: &[(u16, &str)] = &[
     (1008, "The client broke a policy: its origin, a flood, or a message begun and not completed in time."),
     (1009, "A message had more bytes or fragments than the limits allow, or grew too much when it was inflated."),
     (1011, "The server is at fault; the log says why."),
-    (1012, "The server restarts; reconnect after a random pause."),
+    (1012, "The server restarts; reconnect after a random pause, or after the reason's `retry_after_ms`."),
     (1013, "The server is overloaded; reconnect later."),
     (4000, "No pong came in time; reconnect."),
     (4004, "The prompt does not exist; create it first."),

@@ -13,7 +13,7 @@ use commitcast::dialect::{Env, Name, documents};
 use commitcast::directory::Directory;
 use commitcast::files;
 use commitcast::guests::Guests;
-use commitcast::listener::{self, Listener};
+use commitcast::listener::{Doors, Listener};
 use commitcast::mailbox::{self, Mailbox};
 use commitcast::metrics::Metrics;
 use commitcast::reactor::poller::MioPoller;
@@ -544,7 +544,7 @@ impl Faulty {
                 listeners: vec![Name::ALL.to_vec()],
             },
         );
-        let socket = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let socket = Doors::new(vec!["127.0.0.1:0".parse().unwrap()]).open().unwrap().remove(0);
         let address = socket.local_addr().unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let listener = Listener::new(

@@ -14,6 +14,7 @@ mod faults;
 mod golden;
 mod native;
 mod rates;
+mod restart;
 mod resume;
 mod revocation;
 mod rooms;

@@ -335,11 +335,10 @@ impl Process {
 
     /// On what another one has left.
     pub fn start_in(data: TempDir, toml: &str, variables: &[(&str, &str)]) -> Process {
-        std::fs::write(data.path().join("commitcast.toml"), toml).unwrap();
-        let (child, log) = Process::launch(data.path(), variables);
-        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut process = Process { child, address: nowhere, log, said: Vec::new(), data };
-        process.listen();
+        let mut command = Process::command(env!("CARGO_BIN_EXE_commitcast").as_ref(), &data, toml);
+        command.args(["--listen", "127.0.0.1:0"]).envs(variables.iter().copied());
+        let mut process = Process::launch(command, data);
+        process.listens();
         process
     }
 
@@ -347,16 +346,25 @@ impl Process {
     #[cfg(feature = "canary")]
     pub fn restart(&mut self) {
         assert!(self.child.try_wait().unwrap().is_some(), "the old one is still there");
-        (self.child, self.log) = Process::launch(self.data.path(), &[]);
-        self.listen();
+        let toml = std::fs::read_to_string(self.config()).unwrap();
+        let data = std::mem::replace(&mut self.data, tempfile::tempdir().unwrap());
+        *self = Process::start_in(data, &toml, &[]);
     }
 
-    fn launch(home: &Path, variables: &[(&str, &str)]) -> (Child, Receiver<String>) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_commitcast"));
-        command.args(["--listen", "127.0.0.1:0", "--log-level", "info"]);
-        command.arg("--config").arg(home.join("commitcast.toml"));
-        command.arg("--data").arg(home.join("store")).envs(variables.iter().copied());
+    /// What a test may add to before it is launched. It names no listener.
+    pub fn command(program: &Path, data: &TempDir, toml: &str) -> Command {
+        let config = data.path().join("commitcast.toml");
+        std::fs::write(&config, toml).unwrap();
+        let mut command = Command::new(program);
+        command.args(["--log-level", "info"]).arg("--config").arg(&config);
+        command.arg("--data").arg(data.path().join("store"));
+        command
+    }
+
+    pub fn launch(mut command: Command, data: TempDir) -> Process {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // What it holds for the child, the child has.
+        drop(command);
         let (sender, log) = mpsc::channel();
         let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         for stream in [Box::new(out) as Box<dyn Read + Send>, Box::new(err)] {
@@ -370,23 +378,28 @@ impl Process {
                 }
             });
         }
-        (child, log)
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        Process { child, address: nowhere, log, said: Vec::new(), data }
     }
 
-    fn listen(&mut self) {
+    /// Waits until it says so; the address is where.
+    pub fn listens(&mut self) {
         let line = self.wait_for("listening on http://");
         let address = line.split_once("http://").and_then(|(_, rest)| rest.split(' ').next());
         self.address = address.unwrap().parse().unwrap();
     }
 
-    pub fn config(&self) -> PathBuf {
-        self.data.path().join("commitcast.toml")
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
-    /// The lines that were looked at so far.
-    #[cfg(feature = "canary")]
+    /// What it has said until it was last waited for.
     pub fn said(&self) -> &[String] {
         &self.said
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.data.path().join("commitcast.toml")
     }
 
     /// The next line that holds `text`.
@@ -414,8 +427,19 @@ impl Process {
 
     /// By the system's own program, since nothing here may call the kernel directly.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
-        assert!(status.success(), "kill -{name}: {status}");
+        assert!(signal(self.child.id(), name), "kill -{name}");
+    }
+
+    /// Its exit code, when others it has started go on writing to its pipes.
+    pub fn own_exit_code(&mut self) -> Option<i32> {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(Instant::now() < deadline, "it does not end:\n{}", self.said.join("\n"));
+            std::thread::yield_now();
+        }
     }
 
     /// Its exit code, once its end of the pipes is closed.
@@ -431,10 +455,27 @@ impl Process {
     }
 }
 
+/// Whether there is such a process. By the system's own program, since nothing here may call the kernel directly.
+pub fn signal(process: u32, name: &str) -> bool {
+    let kill = Command::new("kill").arg(format!("-{name}")).arg(process.to_string()).stderr(Stdio::null()).status();
+    kill.unwrap().success()
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         // Gone already in a test that went well.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // Whoever was to take over goes too, however far the test came.
+        self.said.extend(self.log.try_iter());
+        for process in self.said.iter().filter_map(|line| started(line)) {
+            signal(process, "KILL");
+        }
     }
+}
+
+/// The successor that a log line speaks of.
+pub fn started(line: &str) -> Option<u32> {
+    let (_, rest) = line.split_once(" is started as process ")?;
+    rest.split(|char: char| !char.is_ascii_digit()).next()?.parse().ok()
 }

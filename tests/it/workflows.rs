@@ -19,7 +19,7 @@ use commitcast::config::{Flags, Settings};
 use commitcast::dialect::{Env, Name};
 use commitcast::directory::Directory;
 use commitcast::guests::Guests;
-use commitcast::listener::{self, Listener};
+use commitcast::listener::{Doors, Listener};
 use commitcast::mailbox::{self, Mailbox};
 use commitcast::metrics::Metrics;
 use commitcast::reactor::poller::MioPoller;
@@ -1102,7 +1102,7 @@ impl Timed {
             listeners: vec![Name::ALL.to_vec()],
         };
         let reactor = Reactor::new(poller, wiring);
-        let socket = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let socket = Doors::new(vec!["127.0.0.1:0".parse().unwrap()]).open().unwrap().remove(0);
         let address = socket.local_addr().unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let ten = Duration::from_secs(10);
