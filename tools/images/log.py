@@ -1,0 +1,224 @@
+"""What the server's log really was, commit by commit, and whether a recovered one is a piece of it.
+
+The log is read from the disk that loses nothing, again and again along the trace, before retention trims it. Everything of
+one transaction has one time, so the log falls into commits; a recovered log is right when it is the log after one of them,
+whole, and not an earlier one than clients were shown.
+
+The one place here that knows the database.
+"""
+
+import bisect
+import json
+import os
+import sqlite3
+from collections import defaultdict
+from typing import NamedTuple
+
+DATABASE = "commitcast.sqlite"
+# An event's place is its room's id, then 37 bits of seq.
+SEQ_BITS = 37
+SEQ_MASK = (1 << SEQ_BITS) - 1
+APPROVALS = 3
+DECISIONS = {"approved", "rejected", "edit_approved"}
+# Rows of this many commits before the one that must be there are compared byte for byte in every image; all rows are in one
+# image of EVERY_WHOLE, with the tables beside the log. That none is missing is checked in all of them.
+COMMITS_COMPARED = 32
+
+
+class Event(NamedTuple):
+    place: int
+    at: int
+    kind: str
+    actor: str
+    op: str
+    body: bytes
+
+    @property
+    def room(self):
+        return self.place >> SEQ_BITS
+
+    @property
+    def seq(self):
+        return self.place & SEQ_MASK
+
+
+class Wrong(Exception):
+    """What an image must not be."""
+
+
+def opened(directory):
+    """For reading, as after the failure of power: without shared memory, so that SQLite recovers the write-ahead log."""
+    path = os.path.join(directory, DATABASE)
+    try:
+        os.unlink(path + "-shm")
+    except FileNotFoundError:
+        pass
+    # A rollback journal is rolled back by whoever may write.
+    mode = "rw" if os.path.exists(path + "-journal") else "ro"
+    rows = sqlite3.connect(f"file:{path}?mode={mode}", uri=True, isolation_level=None, cached_statements=16)
+    rows.text_factory = bytes.decode
+    return rows
+
+
+class Log:
+    """The log as it was, from the first commit to the last."""
+
+    def __init__(self, keep):
+        self.keep = keep  # name of a room → how many events retention leaves
+        self.events = {}  # place → Event
+        self.rooms = {}  # id → (name, epoch)
+        self.ids = {}  # name → id
+        self.states = {}
+
+    def gather(self, directory):
+        """Reads what is new."""
+        if not os.path.exists(os.path.join(directory, DATABASE)):
+            return
+        rows = opened(directory)
+        try:
+            if not rows.execute("SELECT 1 FROM sqlite_schema WHERE name = 'task'").fetchone():
+                return
+            for id, name, epoch in rows.execute("SELECT id, name, epoch FROM room"):
+                if self.rooms.setdefault(id, (name, epoch)) != (name, epoch):
+                    raise Wrong(f"room {name} was {self.rooms[id]}")
+                self.ids[name] = id
+            for row in rows.execute("SELECT place, at, kind, actor, op, body FROM event"):
+                event = Event(*row)
+                if self.events.setdefault(event.place, event) != event:
+                    raise Wrong(f"event {event.seq} of {self.rooms[event.room][0]} has changed")
+        finally:
+            rows.close()
+
+    def finish(self):
+        """Cuts it into commits. Index 0 is the empty log."""
+        by_time = sorted(self.events.values(), key=lambda event: (event.at, event.place))
+        self.times = sorted({event.at for event in by_time})
+        self.commit_of = {event.place: 1 + bisect.bisect_left(self.times, event.at) for event in by_time}
+        self.heads = [{}]
+        for event in by_time:
+            if len(self.heads) <= self.commit_of[event.place]:
+                self.heads.append(dict(self.heads[-1]))
+            head = self.heads[-1].get(event.room, 0)
+            if event.seq != head + 1:
+                raise Wrong(f"the log itself: {self.rooms[event.room][0]} goes from {head} to {event.seq}")
+            self.heads[-1][event.room] = event.seq
+        self.rows = set(map(tuple, self.events.values()))
+        self.by_room = defaultdict(list)
+        for event in by_time:
+            self.by_room[event.room].append(event)
+        self.operations = self._operations(by_time)
+
+    def _operations(self, by_time):
+        """(commit, row of `operation`) of every named operation, in order; its seq is that of its first event."""
+        found, rows = set(), []
+        for event in by_time:
+            name = (event.room, event.actor, event.op)
+            if event.op is not None and name not in found:
+                found.add(name)
+                rows.append((self.commit_of[event.place], (*name, event.seq)))
+        return rows
+
+    @property
+    def commits(self):
+        return len(self.times)
+
+    def place(self, room, seq):
+        return (self.ids.get(room, 0) << SEQ_BITS) | seq
+
+    def named(self, room):
+        return self.by_room.get(self.ids.get(room), ())
+
+    # --- judging an image ---
+
+    def judge(self, directory, needed, whole):
+        """The commit that was recovered. `needed`: the last one that anybody was shown."""
+        if not os.path.exists(os.path.join(directory, DATABASE)):
+            return self._at_least(0, needed, "there is no database")
+        rows = opened(directory)
+        try:
+            return self._judge(rows, needed, whole)
+        except sqlite3.Error as error:
+            if str(error).startswith("no such table"):
+                return self._at_least(0, needed, str(error))
+            raise Wrong(f"SQLite: {error}") from error
+        finally:
+            rows.close()
+
+    def _at_least(self, commit, needed, why):
+        if commit < needed:
+            raise Wrong(f"commit {commit} was recovered, {needed} had been shown or acknowledged: {why}")
+        return commit
+
+    def _judge(self, rows, needed, whole):
+        rooms = rows.execute("SELECT id, name, epoch, head_seq, floor_seq FROM room").fetchall()
+        since = 0 if whole else self.times[max(0, needed - COMMITS_COMPARED)] if needed else 0
+        # One pass over the log: how much of each room there is, and its last time.
+        spans = rows.execute(
+            f"SELECT place >> {SEQ_BITS}, count(*), min(place), max(place), max(at) FROM event GROUP BY 1"
+        ).fetchall()
+        commit = self._commit(max((span[4] for span in spans), default=0), needed)
+        self._judge_rooms(rooms, spans, self.heads[commit])
+        recent = rows.execute("SELECT place, at, kind, actor, op, body FROM event WHERE at >= ?", (since,)).fetchall()
+        if not self.rows.issuperset(recent):
+            strange = next(row for row in recent if row not in self.rows)
+            raise Wrong(f"event {strange[0] & SEQ_MASK} of room {strange[0] >> SEQ_BITS} is not what it was: {strange!r}"[:500])
+        if whole:
+            self._judge_the_rest(rows, commit)
+        return commit
+
+    def _commit(self, last, needed):
+        commit = bisect.bisect_right(self.times, last)
+        if last and self.times[commit - 1] != last:
+            raise Wrong(f"an event of {last} was recovered, and nothing was ever committed then")
+        return self._at_least(commit, needed, f"{needed - commit} commits are lost")
+
+    def _judge_rooms(self, rooms, spans, heads):
+        """Whole commits, no holes, nothing trimmed too early: together, that everything is there."""
+        found = {id: head for id, _, _, head, _ in rooms if head}
+        if found != heads:
+            id = next(id for id in {**found, **heads} if found.get(id) != heads.get(id))
+            raise Wrong(f"a piece of a commit: room {id} ends at {found.get(id, 0)}, and the commit at {heads.get(id, 0)}")
+        counted = {room: (count, first & SEQ_MASK, last & SEQ_MASK) for room, count, first, last, _ in spans}
+        for id, name, epoch, head, floor in rooms:
+            if self.rooms.get(id) != (name, epoch):
+                raise Wrong(f"room {id} is {(name, epoch)}, and was {self.rooms.get(id)}")
+            if floor > max(0, head - self.keep(name)):
+                raise Wrong(f"{name} begins behind {floor}, which retention does not allow at {head}")
+            span = counted.pop(id, None)
+            if (span or (0, floor + 1, floor)) != (head - floor, floor + 1, head):
+                raise Wrong(f"{name} has holes: {span} events, first and last, between {floor} and {head}")
+        if counted:
+            raise Wrong(f"events of rooms that there are not: {counted}")
+
+    def _judge_the_rest(self, rows, commit):
+        """The tables that are written with the log say the same as the log."""
+        verdict = rows.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if verdict != "ok":
+            raise Wrong(f"quick_check: {verdict}")
+        operations = rows.execute("SELECT room, actor, op, seq FROM operation").fetchall()
+        wanted = {row for at, row in self.operations if at <= commit}
+        if set(operations) != wanted or len(operations) != len(wanted):
+            raise Wrong(f"operations: {set(operations) ^ wanted}"[:500])
+        for id, content in rows.execute("SELECT id, content FROM document"):
+            self._judge_document(id, content, commit)
+        for id, seq, body in rows.execute("SELECT room, seq, body FROM state"):
+            event = self.events.get((id << SEQ_BITS) | seq)
+            if event is None or self.commit_of[event.place] > commit or event.body != body:
+                raise Wrong(f"the state of room {id} at {seq} is not that event")
+        decided = {
+            json.loads(event.body)["request_id"]
+            for events in self.by_room.values()
+            for event in events
+            if event.kind in DECISIONS and self.commit_of[event.place] <= commit
+        }
+        for id, state in rows.execute("SELECT id, state FROM record WHERE shelf = ?", (APPROVALS,)):
+            if (state != "pending") != (id in decided):
+                raise Wrong(f"approval {id} is {state}, and the log {'knows' if id in decided else 'knows no'} decision")
+
+    def _judge_document(self, id, content, commit):
+        edits = [
+            event for event in self.named(f"doc:{id}")
+            if event.kind in ("created", "update") and self.commit_of[event.place] <= commit
+        ]  # fmt: skip
+        if not edits or json.loads(edits[-1].body)["content"].encode() != content:
+            raise Wrong(f"the document {id} has not the content of its last event")

@@ -1,0 +1,143 @@
+"""A real server under record.c, lives of it one after the other, and what was learned from them."""
+
+import asyncio
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import disk
+import evidence
+import load
+import stage
+import trace
+from harness import Server, equal, expect
+from log import Log
+
+HERE = Path(__file__).resolve().parent
+# Space held back for a full disk: zeros that nobody reads.
+BALLAST, BALLAST_BYTES = "ballast", 16 << 20
+GATHER_EVERY = 1000
+
+
+def build(directory):
+    """Compiles record.c."""
+    made = Path(directory) / "record.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-Wall", "-o", made, HERE / "record.c"], check=True)
+    return made
+
+
+class Recorded(Server):
+    """A server whose disk and sockets are recorded."""
+
+    def __init__(self, shim, durability="full", syncs=None, syncs_us=0):
+        config = f'[store]\ndurability = "{durability}"\n[limits]\nmessages_per_second = 0\nbytes_per_second = 0\n'
+        config += '[drain]\nwindow = "0s"\n[rooms]\nkeep = [' + ", ".join(map(toml, load.KEEP)) + "]\n"
+        super().__init__(config, prompts=False)
+        self.root = self.dir / "disk"
+        self.root.mkdir()
+        self.data = self.root / "data"
+        self.trace = self.dir / "trace"
+        self.environment = {
+            **os.environ, "LD_PRELOAD": str(shim), "IMAGES_TRACE": str(self.trace), "IMAGES_ROOT": str(self.root),
+            "IMAGES_SKIP": BALLAST, "IMAGES_SYNC": syncs or "", "IMAGES_SYNC_US": str(syncs_us),
+        }  # fmt: skip
+
+
+def toml(rule):
+    return "{ " + ", ".join(f"{name} = {json.dumps(value)}" for name, value in rule.items()) + " }"
+
+
+def spare_ballast(data):
+    """A file of the right size is taken for the ballast: a hole saves writing 32 MiB at each first start."""
+    with open(data / BALLAST, "wb") as file:
+        file.truncate(BALLAST_BYTES)
+
+
+class Recording:
+    """Records, the log they came to, and from which record on which commit is owed."""
+
+    def __init__(self, records, root, log):
+        self.records, self.root, self.log = records, root, log
+        self.needed = []
+
+    @classmethod
+    def made(cls, server, lives, seed):
+        """`lives`: (seconds, whether it ends by SIGKILL) of each."""
+        lines = []
+        for life, (seconds, is_killed) in enumerate(lives):
+            server.start()
+            crowd = load.Crowd(server.port, life, seed)
+            asyncio.run(crowd.run(server, seconds, is_killed))
+            lines += crowd.lines
+        recording = cls(trace.read(server.trace), server.root, Log(load.keep))
+        recording.compare_files()
+        recording.compare_sockets(lines, lives)
+        recording.gather(server.dir)
+        recording.tell(lines)
+        return recording
+
+    def compare_files(self):
+        """The recorder missed no change of a file: replayed without losses, the files are those that lie there."""
+        model = disk.Disk(self.root)
+        for record in self.records:
+            model.apply(record)
+        names = {name for name, inode in model.names.items() if not name.endswith(disk.UNSEEN)}
+        there = {str(path.relative_to(self.root)) for path in Path(self.root).rglob("*")}
+        equal(names, {name for name in there if not name.endswith((BALLAST, disk.UNSEEN))}, "names in the trace and on the disk")
+        changes = disk.kept(model).changes
+        for name in names:
+            path = self.root / name
+            data = bytearray(model.names[name].data)
+            for change in changes.get(id(model.names[name]), ()):
+                disk.put(data, change)
+            expect(path.is_dir() or path.read_bytes() == data, f"{name} is not what its recorded writes make of it")
+
+    def compare_sockets(self, lines, lives):
+        """The recorder missed no byte: every client received what was handed to its socket, to the end where nobody was
+        killed."""
+        self.sockets = {}
+        for connection in evidence.connections(self.records):
+            self.sockets.setdefault((connection.life, connection.port), connection)
+        self.bytes_compared = 0
+        for line in lines:
+            connection = self.sockets[line.life, line.port]
+            received = line.reader.bytes
+            self.bytes_compared += len(received)
+            expect(connection.bytes.startswith(received), f"{line.path}: a client received what was not recorded")
+            missing = len(connection.bytes) - len(received)
+            is_excused = line.has_left or lives[line.life][1]
+            expect(not missing or is_excused, f"{line.path}: {missing} recorded bytes that its client did not receive")
+
+    def gather(self, directory):
+        """The log, from the disk that loses nothing."""
+        model = disk.Disk(self.root)
+        images = stage.Stage(directory / "log", model)
+        for index, record in enumerate(self.records):
+            model.apply(record)
+            if index % GATHER_EVERY == 0 or index + 1 == len(self.records):
+                touched = images.show(disk.kept(model))
+                self.log.gather(os.path.join(images.images, "data"))
+                images.clear(touched)
+        images.close()
+        self.log.finish()
+
+    def tell(self, lines):
+        self.evidence = evidence.Evidence(self.log)
+        for line in lines:
+            self.evidence.read(self.sockets[line.life, line.port], line.path)
+        self.needed = owed(self.evidence.needs, len(self.records))
+        for event in self.log.events.values():
+            expect(not (event.op or "").startswith(load.REFUSED), lambda: f"what was to be refused is stored: {event}")
+            expect(load.REFUSED.encode() not in event.body, lambda: f"what was to be refused is stored: {event}")
+
+
+def owed(needs, count):
+    """From every record on: the newest commit that anybody knows of."""
+    needed = [0] * count
+    for index, commit in needs:
+        needed[index] = max(needed[index], commit)
+    for index in range(1, count):
+        needed[index] = max(needed[index], needed[index - 1])
+    return needed

@@ -1,0 +1,146 @@
+"""Makes images of a recording, thousands of them, and judges each."""
+
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+import disk
+import stage
+import trace
+from log import Wrong
+
+EVERY_WHOLE = 12
+VIOLATIONS_SAID = 5
+# SQLite reads the whole write-ahead log to recover it, a millisecond a megabyte: most images are made where it is short, so
+# that there are many; UNIFORM of them anywhere, so that no stretch goes without.
+UNIFORM = 0.15
+SHORT_BYTES = 128 << 10
+
+
+@dataclass
+class Result:
+    images: int = 0
+    seconds: float = 0.0  # of one core
+    styles: Counter = field(default_factory=Counter)
+    lost_commits: int = 0  # which nobody had been told of: a recovered log may be older than the writer's
+    whole: int = 0
+    facts: int = 0  # distinct acknowledgements and frames behind which an image stood, added up
+    violations: list = field(default_factory=list)
+
+    def add(self, other):
+        for name in ("images", "seconds", "lost_commits", "whole", "facts"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.styles.update(other.styles)
+        self.violations += other.violations
+
+
+def cuts(recording, count, dice):
+    """Indexes of records behind which the power fails, in order."""
+    weights = [1 / (SHORT_BYTES + size) ** 2 for size in log_sizes(recording)]
+    indexes = range(len(weights))
+    anywhere = int(count * UNIFORM)
+    return sorted(dice.choices(indexes, weights, k=count - anywhere) + dice.choices(indexes, k=anywhere))
+
+
+def log_sizes(recording):
+    """At every record: how much of the write-ahead log a recovery would read."""
+    model, size, sizes = disk.Disk(recording.root), 0, []
+    for record in recording.records:
+        model.apply(record)
+        if record.kind in (trace.WRITE, trace.TRUNCATE):
+            wal = next((inode for name, inode in model.names.items() if name.endswith("-wal")), None)
+            if model.descriptors.get(record.fd) is wal:
+                size = record.offset + len(record.data)
+        sizes.append(size)
+    return sizes
+
+
+def replay(recording, count, seed, cores, directory, keep=None):
+    """`count` images over all cores."""
+    chosen = cuts(recording, count, random.Random(f"{seed} cuts"))
+    # Slices of equal length: each worker follows the disk once.
+    share = -(-len(chosen) // cores)
+    jobs = [(n, chosen[n * share : (n + 1) * share]) for n in range(cores)]
+    result = Result()
+    context = multiprocessing.get_context("fork")
+    with context.Pool(cores, initializer=share_recording, initargs=(recording, seed, str(directory), keep)) as pool:
+        for part in pool.imap(work, jobs):
+            result.add(part)
+    return result
+
+
+def share_recording(*shared):
+    global SHARED
+    SHARED = shared
+
+
+def work(job):
+    recording, seed, directory, keep = SHARED
+    number, chosen = job
+    here = os.path.join(directory, f"worker-{number}")
+    result = Result()
+    begun = time.process_time()
+    Images(recording, here, random.Random(f"{seed} {number}"), keep).run(chosen, result)
+    result.seconds = time.process_time() - begun
+    shutil.rmtree(here)
+    return result
+
+
+class Images:
+    def __init__(self, recording, directory, dice, keep=None, model=None):
+        self.recording, self.dice, self.keep = recording, dice, keep
+        self.model = model or disk.Disk(recording.root)
+        self.stage = stage.Stage(directory, self.model)
+        self.facts = facts(recording)
+
+    def run(self, chosen, result):
+        """An image behind each of the chosen records, which are in order."""
+        at = 0
+        for index in chosen:
+            while at <= index:
+                self.model.apply(self.recording.records[at])
+                at += 1
+            self.judge(index, disk.drawn(self.model, self.dice), result)
+        self.stage.close()
+
+    def judge(self, index, fate, result):
+        needed = self.recording.needed[index]
+        is_whole = result.images % EVERY_WHOLE == 0
+        touched = self.stage.show(fate)
+        try:
+            commit = self.recording.log.judge(os.path.join(self.stage.images, "data"), needed, is_whole)
+            result.lost_commits += commit < self.recording.log.commits
+        except Wrong as wrong:
+            result.violations.append(self.violation(index, fate, needed, wrong, result))
+        result.images += 1
+        result.whole += is_whole
+        result.styles[fate.style] += 1
+        result.facts += self.facts[index]
+        self.stage.clear(touched)
+
+    def violation(self, index, fate, needed, wrong, result):
+        record = self.recording.records[index]
+        kind = trace.KINDS[record.kind - 1]
+        words = f"behind record {index} ({kind}), {fate.style}, commit {needed} owed: {wrong}"
+        if self.keep and len(result.violations) < VIOLATIONS_SAID:
+            to = os.path.join(self.keep, f"{os.path.basename(os.path.dirname(self.stage.images))}-{index}-{result.images}")
+            self.stage.copy(to)
+            with open(os.path.join(to, "violation.json"), "w") as file:
+                json.dump({"record": index, "kind": kind, "style": fate.style, "owed": needed, "wrong": str(wrong)}, file, indent=1)
+            words += f"; kept in {to}"
+        return words
+
+
+def facts(recording):
+    """At every record: how many messages that told of a commit had been handed out."""
+    counts = [0] * len(recording.records)
+    for index, _commit in recording.evidence.needs:
+        counts[index] += 1
+    for index in range(1, len(counts)):
+        counts[index] += counts[index - 1]
+    return counts
