@@ -31,6 +31,7 @@ UNSEEN = "-shm"
 class Inode:
     data: bytearray = field(default_factory=bytearray)  # what is certain
     pending: list = field(default_factory=list)  # Change, in order
+    is_directory: bool = False
 
 
 @dataclass(eq=False)
@@ -80,7 +81,8 @@ class Disk:
             self._call(name, inode)
         elif record.flags & trace.TRUNCATES and inode is not None:
             inode.pending.append(Change(self.clock, 0))
-        self.descriptors[record.fd] = name if inode is None else inode
+        # The recorded directory itself has no inode here.
+        self.descriptors[record.fd] = name if inode is None or inode.is_directory else inode
 
     def _close(self, record):
         self.descriptors.pop(record.fd, None)
@@ -115,7 +117,7 @@ class Disk:
         self._call(old, None)
 
     def _mkdir(self, record):
-        self._call(self._name(record.path()), Inode())
+        self._call(self._name(record.path()), Inode(is_directory=True))
 
     def _map(self, record):
         inode = self.descriptors[record.fd]

@@ -8,9 +8,12 @@ The one place here that knows the database.
 """
 
 import bisect
+import contextlib
 import json
 import os
+import shutil
 import sqlite3
+import tempfile
 from collections import defaultdict
 from typing import NamedTuple
 
@@ -46,18 +49,28 @@ class Wrong(Exception):
     """What an image must not be."""
 
 
+@contextlib.contextmanager
 def opened(directory):
-    """For reading, as after the failure of power: without shared memory, so that SQLite recovers the write-ahead log."""
-    path = os.path.join(directory, DATABASE)
-    try:
-        os.unlink(path + "-shm")
-    except FileNotFoundError:
-        pass
-    # A rollback journal is rolled back by whoever may write.
-    mode = "rw" if os.path.exists(path + "-journal") else "ro"
-    rows = sqlite3.connect(f"file:{path}?mode={mode}", uri=True, isolation_level=None, cached_statements=16)
-    rows.text_factory = bytes.decode
-    return rows
+    """For reading, as after the failure of power: without shared memory, so that SQLite recovers the write-ahead log. Nothing
+    of the image is changed: a reader moves no log, and a rollback journal, which SQLite carries out, it is given in a copy."""
+    with contextlib.ExitStack() as stack:
+        path = os.path.join(directory, DATABASE)
+        mode = "ro"
+        if os.path.exists(path + "-journal"):
+            copy = stack.enter_context(tempfile.TemporaryDirectory(prefix="commitcast-"))
+            path = os.path.join(shutil.copytree(directory, copy, dirs_exist_ok=True), DATABASE)
+            mode = "rw"
+        rows = sqlite3.connect(f"file:{path}?mode={mode}", uri=True, isolation_level=None)
+        # First to be left: the connection; then what it made.
+        stack.callback(remove, path + "-shm")
+        stack.callback(rows.close)
+        rows.text_factory = bytes.decode
+        yield rows
+
+
+def remove(path):
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 class Log:
@@ -74,8 +87,7 @@ class Log:
         """Reads what is new."""
         if not os.path.exists(os.path.join(directory, DATABASE)):
             return
-        rows = opened(directory)
-        try:
+        with opened(directory) as rows:
             if not rows.execute("SELECT 1 FROM sqlite_schema WHERE name = 'task'").fetchone():
                 return
             for id, name, epoch in rows.execute("SELECT id, name, epoch FROM room"):
@@ -86,8 +98,6 @@ class Log:
                 event = Event(*row)
                 if self.events.setdefault(event.place, event) != event:
                     raise Wrong(f"event {event.seq} of {self.rooms[event.room][0]} has changed")
-        finally:
-            rows.close()
 
     def finish(self):
         """Cuts it into commits. Index 0 is the empty log."""
@@ -134,15 +144,13 @@ class Log:
         """The commit that was recovered. `needed`: the last one that anybody was shown."""
         if not os.path.exists(os.path.join(directory, DATABASE)):
             return self._at_least(0, needed, "there is no database")
-        rows = opened(directory)
         try:
-            return self._judge(rows, needed, whole)
+            with opened(directory) as rows:
+                return self._judge(rows, needed, whole)
         except sqlite3.Error as error:
             if str(error).startswith("no such table"):
                 return self._at_least(0, needed, str(error))
             raise Wrong(f"SQLite: {error}") from error
-        finally:
-            rows.close()
 
     def _at_least(self, commit, needed, why):
         if commit < needed:

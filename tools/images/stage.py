@@ -56,7 +56,7 @@ class Stage:
         shutil.copytree(self.images, to)
 
     def _name(self, names):
-        wanted = {name: self._file(inode) for name, inode in names.items() if not self._is_directory(name, names)}
+        wanted = {name: self._file(inode) for name, inode in names.items() if not inode.is_directory}
         if wanted == self.shown:
             return
         shutil.rmtree(self.images)
@@ -67,10 +67,6 @@ class Stage:
                 os.makedirs(os.path.dirname(os.path.join(self.images, name)), exist_ok=True)
                 os.link(path, os.path.join(self.images, name))
         self.shown = wanted
-
-    @staticmethod
-    def _is_directory(name, names):
-        return any(other.startswith(name + "/") for other in names)
 
     @staticmethod
     def _is_reachable(name, names):
