@@ -9,6 +9,7 @@ import json
 import os
 import random
 import uuid
+from typing import NamedTuple
 
 from harness import Http
 
@@ -18,10 +19,21 @@ SLOW = [f"slow:{n}" for n in range(4)]
 STATES = [f"state:{n}" for n in range(2)]
 PROMPTS = ["one", "two"]
 DOCUMENTS = [f"doc:{prompt}" for prompt in PROMPTS]
-KEEP_HOT = 40
-KEEP = [{"room": "hot:*", "events": KEEP_HOT}, {"room": "doc:*", "events": 20}, {"room": "*", "events": 200}]
-BATCH = 12
+KEEP_HOT = 24
+KEEP = [{"room": "hot:*", "events": KEEP_HOT}, {"room": "doc:*", "events": 20}, {"room": "*", "events": 40}]
+BATCH = 8
 ANSWER_SECONDS = 30
+# Whoever writes much at once waits so long between: a log that grows slowly has more short stretches to look at.
+PACE = 0.01
+CHECKPOINT_LOOK_SECONDS = 0.2
+
+
+class Life(NamedTuple):
+    """Of a server, from its start to its end."""
+
+    seconds: float
+    is_killed: bool
+    until_checkpoint: bool = False  # until the write-ahead log was moved and begun again, however long that takes
 
 
 def keep(room):
@@ -82,7 +94,7 @@ class Line:
 class Crowd:
     """All clients of one life of the server."""
 
-    def __init__(self, port, life, seed, writers=4):
+    def __init__(self, port, life, seed, writers=2):
         self.port, self.life, self.writers = port, life, writers
         self.dice = random.Random(f"{seed} {life}")
         self.lines = []
@@ -119,16 +131,19 @@ class Crowd:
         size = self.dice.choices((20, 200, 1500, 9000), (50, 38, 10, 2))[0]
         return self.dice.randbytes(self.dice.randrange(size)).hex()
 
-    async def run(self, server, seconds, is_killed):
+    async def run(self, server, life):
         """Everybody at once, until the server is killed in the middle of it, or everybody was answered and it stops."""
         await self.prepare()
+        begun = database_size(server.data)
         writers = [self.publish(n) for n in range(self.writers)]
         writers += [self.batch(), self.edit(0), self.edit(1), self.decide(), self.open_tickets(), self.come_back(), self.read_pages()]
         lookers = [self.watch(), self.watch(), self.look("/ws"), self.look("/ws/prompts/one")]
         writers = [asyncio.create_task(self.until_gone(part)) for part in writers]
         lookers = [asyncio.create_task(self.until_gone(part)) for part in lookers]
-        await asyncio.sleep(seconds)
-        if is_killed:
+        await asyncio.sleep(life.seconds)
+        while life.until_checkpoint and database_size(server.data) == begun:
+            await asyncio.sleep(CHECKPOINT_LOOK_SECONDS)
+        if life.is_killed:
             server.kill()
         else:
             self.stopped.set()
@@ -215,6 +230,7 @@ class Crowd:
         http = await self.http()
         while not self.stopped.is_set():
             token = self.token()
+            await asyncio.sleep(PACE)
             if self.dice.random() < 0.3:
                 both = {"content": f"{token} {self.filler()}", "description": token, "tags": [token]}
                 await http.ask("PUT", f"/api/prompts/{prompt}", both)
@@ -247,6 +263,7 @@ class Crowd:
                 pass
             await line.say(type="cancel", data={"execution_id": run})
             await heard(line, "cancelled")
+            await asyncio.sleep(PACE)
 
     async def ask_for_decision(self, http, id, run):
         request = {"session": id, "id": str(uuid.UUID(int=self.dice.getrandbits(128), version=4)), "execution_id": run}
@@ -259,7 +276,7 @@ class Crowd:
         http = await self.http()
         while not self.stopped.is_set():
             await http.ask("POST", "/tickets/create", {"ticket_name": self.token(), "description": None})
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(PACE)
 
     # --- who looks ---
 
@@ -302,7 +319,12 @@ class Crowd:
         while not self.stopped.is_set():
             room = self.dice.choice(HOT)
             await http.ask("GET", f"/v1/rooms/{room}/events?after=0&limit=20")
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(PACE)
+
+
+def database_size(data):
+    """Of the database: it grows when a checkpoint moves the write-ahead log into it."""
+    return os.path.getsize(data / "commitcast.sqlite")
 
 
 async def heard(line, type):

@@ -9,6 +9,7 @@ The one place here that knows the database.
 
 import bisect
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -23,9 +24,9 @@ SEQ_BITS = 37
 SEQ_MASK = (1 << SEQ_BITS) - 1
 APPROVALS = 3
 DECISIONS = {"approved", "rejected", "edit_approved"}
-# Rows of this many commits before the one that must be there are compared byte for byte in every image; all rows are in one
-# image of EVERY_WHOLE, with the tables beside the log. That none is missing is checked in all of them.
-COMMITS_COMPARED = 32
+# Events of this many commits before the recovered one are compared byte for byte in every image; all of them are in one
+# image of EVERY_WHOLE (replay.py), with the tables beside the log. That none is missing is checked in all of them.
+COMMITS_COMPARED = 16
 
 
 class Event(NamedTuple):
@@ -112,6 +113,7 @@ class Log:
             if event.seq != head + 1:
                 raise Wrong(f"the log itself: {self.rooms[event.room][0]} goes from {head} to {event.seq}")
             self.heads[-1][event.room] = event.seq
+        self.commit_at = {tuple(sorted(heads.items())): commit for commit, heads in enumerate(self.heads)}
         self.rows = set(map(tuple, self.events.values()))
         self.by_room = defaultdict(list)
         for event in by_time:
@@ -158,45 +160,44 @@ class Log:
         return commit
 
     def _judge(self, rows, needed, whole):
-        rooms = rows.execute("SELECT id, name, epoch, head_seq, floor_seq FROM room").fetchall()
-        since = 0 if whole else self.times[max(0, needed - COMMITS_COMPARED)] if needed else 0
-        # One pass over the log: how much of each room there is, and its last time.
-        spans = rows.execute(
-            f"SELECT place >> {SEQ_BITS}, count(*), min(place), max(place), max(at) FROM event GROUP BY 1"
-        ).fetchall()
-        commit = self._commit(max((span[4] for span in spans), default=0), needed)
-        self._judge_rooms(rooms, spans, self.heads[commit])
-        recent = rows.execute("SELECT place, at, kind, actor, op, body FROM event WHERE at >= ?", (since,)).fetchall()
-        if not self.rows.issuperset(recent):
-            strange = next(row for row in recent if row not in self.rows)
-            raise Wrong(f"event {strange[0] & SEQ_MASK} of room {strange[0] >> SEQ_BITS} is not what it was: {strange!r}"[:500])
-        if whole:
-            self._judge_the_rest(rows, commit)
-        return commit
-
-    def _commit(self, last, needed):
-        commit = bisect.bisect_right(self.times, last)
-        if last and self.times[commit - 1] != last:
-            raise Wrong(f"an event of {last} was recovered, and nothing was ever committed then")
-        return self._at_least(commit, needed, f"{needed - commit} commits are lost")
-
-    def _judge_rooms(self, rooms, spans, heads):
-        """Whole commits, no holes, nothing trimmed too early: together, that everything is there."""
-        found = {id: head for id, _, _, head, _ in rooms if head}
-        if found != heads:
-            id = next(id for id in {**found, **heads} if found.get(id) != heads.get(id))
-            raise Wrong(f"a piece of a commit: room {id} ends at {found.get(id, 0)}, and the commit at {heads.get(id, 0)}")
-        counted = {room: (count, first & SEQ_MASK, last & SEQ_MASK) for room, count, first, last, _ in spans}
+        rooms = rows.execute("SELECT id, name, epoch, head_seq, floor_seq FROM room ORDER BY id").fetchall()
+        commit = self._commit({id: head for id, _, _, head, _ in rooms if head}, needed)
         for id, name, epoch, head, floor in rooms:
             if self.rooms.get(id) != (name, epoch):
                 raise Wrong(f"room {id} is {(name, epoch)}, and was {self.rooms.get(id)}")
             if floor > max(0, head - self.keep(name)):
                 raise Wrong(f"{name} begins behind {floor}, which retention does not allow at {head}")
-            span = counted.pop(id, None)
-            if (span or (0, floor + 1, floor)) != (head - floor, floor + 1, head):
-                raise Wrong(f"{name} has holes: {span} events, first and last, between {floor} and {head}")
-        if counted:
-            raise Wrong(f"events of rooms that there are not: {counted}")
+        places = [place for (place,) in rows.execute("SELECT place FROM event ORDER BY place").fetchall()]
+        wanted = [range((id << SEQ_BITS) + floor + 1, (id << SEQ_BITS) + head + 1) for id, _, _, head, floor in rooms]
+        wanted = list(itertools.chain.from_iterable(wanted))
+        if places != wanted:
+            missing, strange = sorted(set(wanted) - set(places)), sorted(set(places) - set(wanted))
+            raise Wrong(f"holes: {len(missing)} events are missing {missing[:3]}, {len(strange)} are too many {strange[:3]}")
+        self._compare(rows, commit, whole)
+        if whole:
+            self._judge_the_rest(rows, commit)
+        return commit
+
+    def _commit(self, heads, needed):
+        """Every commit moves a head, so the heads of all rooms say which it was, and that it is there as a whole."""
+        commit = self.commit_at.get(tuple(sorted(heads.items())))
+        if commit is None:
+            raise Wrong(f"a piece of a commit, or more than was ever committed: rooms end at {heads}"[:500])
+        return self._at_least(commit, needed, f"{needed - commit} commits are lost")
+
+    def _compare(self, rows, commit, whole):
+        """Byte for byte: all events, or those of the last commits."""
+        before = {} if whole else self.heads[max(0, commit - COMMITS_COMPARED)]
+        for id, head in self.heads[commit].items():
+            begin, end = ((id << SEQ_BITS) + seq for seq in (before.get(id, 0), head))
+            if begin == end:
+                continue
+            found = rows.execute(
+                "SELECT place, at, kind, actor, op, body FROM event WHERE place > ? AND place <= ?", (begin, end)
+            ).fetchall()
+            if not self.rows.issuperset(found):
+                strange = next(row for row in found if row not in self.rows)
+                raise Wrong(f"event {strange[0] & SEQ_MASK} of {self.rooms[id][0]} is not what it was: {strange!r}"[:500])
 
     def _judge_the_rest(self, rows, commit):
         """The tables that are written with the log say the same as the log."""

@@ -1,5 +1,6 @@
 """Makes images of a recording, thousands of them, and judges each."""
 
+import gc
 import json
 import multiprocessing
 import os
@@ -14,12 +15,12 @@ import stage
 import trace
 from log import Wrong
 
-EVERY_WHOLE = 12
+EVERY_WHOLE = 40
 VIOLATIONS_SAID = 5
 # SQLite reads the whole write-ahead log to recover it, a millisecond a megabyte: most images are made where it is short, so
 # that there are many; UNIFORM of them anywhere, so that no stretch goes without.
-UNIFORM = 0.15
-SHORT_BYTES = 128 << 10
+UNIFORM = 0.05
+SHORT_BYTES = 32 << 10
 
 
 @dataclass
@@ -30,10 +31,12 @@ class Result:
     lost_commits: int = 0  # which nobody had been told of: a recovered log may be older than the writer's
     whole: int = 0
     facts: int = 0  # distinct acknowledgements and frames behind which an image stood, added up
+    starts: int = 0  # of servers, on an image
+    served: int = 0  # messages that told of what the disk did not have when they started
     violations: list = field(default_factory=list)
 
     def add(self, other):
-        for name in ("images", "seconds", "lost_commits", "whole", "facts"):
+        for name in ("images", "seconds", "lost_commits", "whole", "facts", "starts", "served"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.styles.update(other.styles)
         self.violations += other.violations
@@ -49,15 +52,11 @@ def cuts(recording, count, dice):
 
 def log_sizes(recording):
     """At every record: how much of the write-ahead log a recovery would read."""
-    model, size, sizes = disk.Disk(recording.root), 0, []
-    for record in recording.records:
-        model.apply(record)
-        if record.kind in (trace.WRITE, trace.TRUNCATE):
-            wal = next((inode for name, inode in model.names.items() if name.endswith("-wal")), None)
-            if model.descriptors.get(record.fd) is wal:
-                size = record.offset + len(record.data)
-        sizes.append(size)
-    return sizes
+    sizes, size, at = [], 0, 0
+    for index, offset, length in recording.log_file():
+        sizes += [size] * (index - at)
+        size, at = offset + length, index
+    return sizes + [size] * (len(recording.records) - at)
 
 
 def replay(recording, count, seed, cores, directory, keep=None):
@@ -68,19 +67,26 @@ def replay(recording, count, seed, cores, directory, keep=None):
     jobs = [(n, chosen[n * share : (n + 1) * share]) for n in range(cores)]
     result = Result()
     context = multiprocessing.get_context("fork")
-    with context.Pool(cores, initializer=share_recording, initargs=(recording, seed, str(directory), keep)) as pool:
+    with context.Pool(cores, initializer=share, initargs=(recording, seed, str(directory), keep)) as pool:
         for part in pool.imap(work, jobs):
             result.add(part)
     return result
 
 
-def share_recording(*shared):
+def share(*what):
+    """What every worker reads, from before the fork."""
     global SHARED
-    SHARED = shared
+    SHARED = what
+    # A recording is millions of objects that live as long as this process: nothing to collect, and much to walk over.
+    gc.disable()
+
+
+def shared():
+    return SHARED
 
 
 def work(job):
-    recording, seed, directory, keep = SHARED
+    recording, seed, directory, keep = shared()
     number, chosen = job
     here = os.path.join(directory, f"worker-{number}")
     result = Result()
@@ -96,15 +102,17 @@ class Images:
         self.recording, self.dice, self.keep = recording, dice, keep
         self.model = model or disk.Disk(recording.root)
         self.stage = stage.Stage(directory, self.model)
-        self.facts = facts(recording)
 
-    def run(self, chosen, result):
-        """An image behind each of the chosen records, which are in order."""
+    def run(self, chosen, result, fates=()):
+        """An image behind each of the chosen records, which are in order; the first time at a record, `fates` too."""
         at = 0
         for index in chosen:
+            is_new = at <= index
             while at <= index:
                 self.model.apply(self.recording.records[at])
                 at += 1
+            for fate in fates if is_new else ():
+                self.judge(index, fate(self.model), result)
             self.judge(index, disk.drawn(self.model, self.dice), result)
         self.stage.close()
 
@@ -120,7 +128,7 @@ class Images:
         result.images += 1
         result.whole += is_whole
         result.styles[fate.style] += 1
-        result.facts += self.facts[index]
+        result.facts += self.recording.facts[index]
         self.stage.clear(touched)
 
     def violation(self, index, fate, needed, wrong, result):
@@ -134,13 +142,3 @@ class Images:
                 json.dump({"record": index, "kind": kind, "style": fate.style, "owed": needed, "wrong": str(wrong)}, file, indent=1)
             words += f"; kept in {to}"
         return words
-
-
-def facts(recording):
-    """At every record: how many messages that told of a commit had been handed out."""
-    counts = [0] * len(recording.records)
-    for index, _commit in recording.evidence.needs:
-        counts[index] += 1
-    for index in range(1, len(counts)):
-        counts[index] += counts[index - 1]
-    return counts
