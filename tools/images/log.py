@@ -24,6 +24,8 @@ SEQ_BITS = 37
 SEQ_MASK = (1 << SEQ_BITS) - 1
 APPROVALS = 3
 DECISIONS = {"approved", "rejected", "edit_approved"}
+# Neighbours that one operation makes: an edit over REST, and a cancelled run with its open approvals.
+SEVERAL = {("update", "update_metadata"), ("rejected", "error")}
 # Events of this many commits before the recovered one are compared byte for byte in every image; all of them are in one
 # image of EVERY_WHOLE (replay.py), with the tables beside the log. That none is missing is checked in all of them.
 COMMITS_COMPARED = 16
@@ -82,7 +84,7 @@ class Log:
         self.events = {}  # place → Event
         self.rooms = {}  # id → (name, epoch)
         self.ids = {}  # name → id
-        self.states = {}
+        self.floors = {}  # id → where the room begins in the end
 
     def gather(self, directory):
         """Reads what is new."""
@@ -91,7 +93,8 @@ class Log:
         with opened(directory) as rows:
             if not rows.execute("SELECT 1 FROM sqlite_schema WHERE name = 'task'").fetchone():
                 return
-            for id, name, epoch in rows.execute("SELECT id, name, epoch FROM room"):
+            for id, name, epoch, floor in rows.execute("SELECT id, name, epoch, floor_seq FROM room"):
+                self.floors[id] = floor
                 if self.rooms.setdefault(id, (name, epoch)) != (name, epoch):
                     raise Wrong(f"room {name} was {self.rooms[id]}")
                 self.ids[name] = id
@@ -129,6 +132,11 @@ class Log:
                 found.add(name)
                 rows.append((self.commit_of[event.place], (*name, event.seq)))
         return rows
+
+    def several(self):
+        """How many operations with several events there are: edits of two things, and cancellations."""
+        pairs = (pair for events in self.by_room.values() for pair in itertools.pairwise(events))
+        return sum(a.at == b.at and (a.kind, b.kind) in SEVERAL for a, b in pairs)
 
     @property
     def commits(self):

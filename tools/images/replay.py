@@ -63,8 +63,8 @@ def replay(recording, count, seed, cores, directory, keep=None):
     """`count` images over all cores."""
     chosen = cuts(recording, count, random.Random(f"{seed} cuts"))
     # Slices of equal length: each worker follows the disk once.
-    share = -(-len(chosen) // cores)
-    jobs = [(n, chosen[n * share : (n + 1) * share]) for n in range(cores)]
+    length = -(-len(chosen) // cores)
+    jobs = [(n, chosen[n * length : (n + 1) * length]) for n in range(cores)]
     result = Result()
     context = multiprocessing.get_context("fork")
     with context.Pool(cores, initializer=share, initargs=(recording, seed, str(directory), keep)) as pool:
