@@ -128,7 +128,7 @@ class Crowd:
 
     def filler(self):
         """Mostly short; sometimes over several pages, so that rows have overflow pages."""
-        size = self.dice.choices((20, 200, 1500, 9000), (50, 38, 10, 2))[0]
+        size = self.dice.choices((20, 120, 800, 5000), (60, 33, 5, 2))[0]
         return self.dice.randbytes(self.dice.randrange(size)).hex()
 
     async def run(self, server, life):
