@@ -125,12 +125,14 @@ class Log:
 
     def _operations(self, by_time):
         """(commit, row of `operation`) of every named operation, in order; its seq is that of its first event."""
-        found, rows = set(), []
+        found, rows = {}, []
         for event in by_time:
-            name = (event.room, event.actor, event.op)
+            name, commit = (event.room, event.actor, event.op), self.commit_of[event.place]
             if event.op is not None and name not in found:
-                found.add(name)
-                rows.append((self.commit_of[event.place], (*name, event.seq)))
+                rows.append((commit, (*name, event.seq)))
+            # Several events of one operation stand in one commit; a second commit would be a second operation.
+            if event.op is not None and found.setdefault(name, commit) != commit:
+                raise Wrong(f"the id {event.op} was stored twice in {self.rooms[event.room][0]}")
         return rows
 
     def several(self):

@@ -27,8 +27,8 @@ SHORT_BYTES = 32 << 10
 class Result:
     images: int = 0
     seconds: float = 0.0  # of one core
+    wall: float = 0.0
     styles: Counter = field(default_factory=Counter)
-    lost_commits: int = 0  # which nobody had been told of: a recovered log may be older than the writer's
     whole: int = 0
     facts: int = 0  # distinct acknowledgements and frames behind which an image stood, added up
     starts: int = 0  # of servers, on an image
@@ -36,7 +36,7 @@ class Result:
     violations: list = field(default_factory=list)
 
     def add(self, other):
-        for name in ("images", "seconds", "lost_commits", "whole", "facts", "starts", "served"):
+        for name in ("images", "seconds", "whole", "facts", "starts", "served"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.styles.update(other.styles)
         self.violations += other.violations
@@ -121,8 +121,7 @@ class Images:
         is_whole = result.images % EVERY_WHOLE == 0
         touched = self.stage.show(fate)
         try:
-            commit = self.recording.log.judge(os.path.join(self.stage.images, "data"), needed, is_whole)
-            result.lost_commits += commit < self.recording.log.commits
+            self.recording.log.judge(os.path.join(self.stage.images, "data"), needed, is_whole)
         except Wrong as wrong:
             result.violations.append(self.violation(index, fate, needed, wrong, result))
         result.images += 1
