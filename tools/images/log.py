@@ -9,6 +9,7 @@ The one place here that knows the database.
 
 import bisect
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -23,12 +24,14 @@ DATABASE = "commitcast.sqlite"
 SEQ_BITS = 37
 SEQ_MASK = (1 << SEQ_BITS) - 1
 APPROVALS = 3
+# Two copies of the header of the index, and the state of its checkpoints.
+INDEX_HEADER_BYTES = 136
 DECISIONS = {"approved", "rejected", "edit_approved"}
 # Neighbours that one operation makes: an edit over REST, and a cancelled run with its open approvals.
 SEVERAL = {("update", "update_metadata"), ("rejected", "error")}
 # Events of this many commits before the recovered one are compared byte for byte in every image; all of them are in one
 # image of EVERY_WHOLE (replay.py), with the tables beside the log. That none is missing is checked in all of them.
-COMMITS_COMPARED = 16
+COMMITS_COMPARED = 6
 
 
 class Event(NamedTuple):
@@ -52,23 +55,79 @@ class Wrong(Exception):
     """What an image must not be."""
 
 
-@contextlib.contextmanager
-def opened(directory):
-    """For reading, as after the failure of power: without shared memory, so that SQLite recovers the write-ahead log. Nothing
-    of the image is changed: a reader moves no log, and a rollback journal, which SQLite carries out, it is given in a copy."""
-    with contextlib.ExitStack() as stack:
+class Reader:
+    """Opens images for reading, as the first process does after the failure of power: SQLite finds no index of the write-ahead
+    log in shared memory, and recovers the log. Nothing of an image is changed: a reader moves no log, and a rollback journal,
+    which SQLite carries out, it is given in a copy.
+
+    Images that stand in the same files one after the other are read by the same connection, for opening and parsing the
+    schema would be most of the work. It notices that the files have changed as any connection would, by the header of the
+    index: zeroed, as it is in a new one, it obliges to a recovery from the first frame on and throws away what was cached.
+    The one thing that SQLite then does not read anew, the schema, is compared."""
+
+    def __init__(self):
+        self.rows, self.files, self.schema, self.shared = None, None, None, None
+
+    @contextlib.contextmanager
+    def opened(self, directory):
         path = os.path.join(directory, DATABASE)
-        mode = "ro"
         if os.path.exists(path + "-journal"):
-            copy = stack.enter_context(tempfile.TemporaryDirectory(prefix="commitcast-"))
-            path = os.path.join(shutil.copytree(directory, copy, dirs_exist_ok=True), DATABASE)
-            mode = "rw"
-        rows = sqlite3.connect(f"file:{path}?mode={mode}", uri=True, isolation_level=None)
-        # First to be left: the connection; then what it made.
-        stack.callback(remove, path + "-shm")
-        stack.callback(rows.close)
-        rows.text_factory = bytes.decode
-        yield rows
+            with tempfile.TemporaryDirectory(prefix="commitcast-") as copy, Reader() as reader:
+                shutil.copytree(directory, copy, dirs_exist_ok=True)
+                reader._open(os.path.join(copy, DATABASE), "rw")
+                yield reader.rows
+            return
+        files = (path, *map(identity, (path, path + "-wal")))
+        # Without an index it was no database with a write-ahead log, which this connection remembers.
+        if files == self.files and os.path.exists(path + "-shm"):
+            self._forget_index(path)
+        else:
+            self.close()
+            self._open(path, "ro")
+            self.files = files
+        try:
+            schema = self.rows.execute("SELECT * FROM sqlite_schema").fetchall()
+            if self.schema not in (None, schema):
+                # Another schema than this connection knows, or none.
+                self.close()
+                self._open(path, "ro")
+            self.schema, self.files = schema, files
+            yield self.rows
+        except (sqlite3.Error, Wrong):
+            self.close()
+            raise
+
+    def _open(self, path, mode):
+        remove(path + "-shm")
+        self.rows = sqlite3.connect(f"file:{path}?mode={mode}", uri=True, isolation_level=None)
+        self.rows.text_factory = bytes.decode
+
+    def _forget_index(self, path):
+        # Held open: a process that closes a file loses its locks on it.
+        if self.shared is None:
+            self.shared = os.open(path + "-shm", os.O_RDWR)
+        os.pwrite(self.shared, bytes(INDEX_HEADER_BYTES), 0)
+
+    def close(self):
+        if self.rows is not None:
+            self.rows.close()
+        if self.shared is not None:
+            os.close(self.shared)
+        if self.files is not None:
+            remove(self.files[0] + "-shm")
+        self.__init__()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def identity(path):
+    with contextlib.suppress(FileNotFoundError):
+        return os.stat(path).st_ino
+    return None
 
 
 def remove(path):
@@ -80,17 +139,18 @@ class Log:
     """The log as it was, from the first commit to the last."""
 
     def __init__(self, keep):
-        self.keep = keep  # name of a room → how many events retention leaves
+        self.keep = functools.cache(keep)  # name of a room → how many events retention leaves
         self.events = {}  # place → Event
         self.rooms = {}  # id → (name, epoch)
         self.ids = {}  # name → id
         self.floors = {}  # id → where the room begins in the end
+        self.reader = Reader()
 
     def gather(self, directory):
         """Reads what is new."""
         if not os.path.exists(os.path.join(directory, DATABASE)):
             return
-        with opened(directory) as rows:
+        with self.reader.opened(directory) as rows:
             if not rows.execute("SELECT 1 FROM sqlite_schema WHERE name = 'task'").fetchone():
                 return
             for id, name, epoch, floor in rows.execute("SELECT id, name, epoch, floor_seq FROM room"):
@@ -157,7 +217,7 @@ class Log:
         if not os.path.exists(os.path.join(directory, DATABASE)):
             return self._at_least(0, needed, "there is no database")
         try:
-            with opened(directory) as rows:
+            with self.reader.opened(directory) as rows:
                 return self._judge(rows, needed, whole)
         except sqlite3.Error as error:
             if str(error).startswith("no such table"):

@@ -102,13 +102,16 @@ class Recording:
         killed."""
         self.bytes_compared = 0
         for line in lines:
-            connection = self.sockets[line.life, line.port]
-            received = line.reader.bytes
+            connection, received = self.socket_of(line), line.reader.bytes
             self.bytes_compared += len(received)
             expect(connection.bytes.startswith(received), f"{line.path}: a client received what was not recorded")
             missing = len(connection.bytes) - len(received)
             is_excused = line.has_left or lives[line.life].is_killed
             expect(not missing or is_excused, f"{line.path}: {missing} recorded bytes that its client did not receive")
+
+    def socket_of(self, line):
+        """A server that was killed before it accepted a client told it nothing."""
+        return self.sockets.get((line.life, line.port)) or evidence.Connection(line.life, line.port)
 
     def gather(self, directory):
         """The log, from the disk that loses nothing."""
@@ -127,7 +130,7 @@ class Recording:
         """What every message obliges to."""
         self.evidence = evidence.Evidence(self.log)
         for line in lines:
-            self.evidence.read(self.sockets[line.life, line.port], line.path)
+            self.evidence.read(self.socket_of(line), line.path)
         self.needed, self.facts = [0] * len(self.records), [0] * len(self.records)
         for index, commit in self.evidence.needs:
             self.needed[index] = max(self.needed[index], commit)
