@@ -210,7 +210,8 @@ class Evidence:
         """The commit of the event that tells the same; the oldest, should there be two."""
         self.counts[counted] += 1
         for event, body in self.bodies(room, kinds):
-            if told.keys() <= body.keys() | DERIVED and all(body.get(name, value) == value for name, value in told.items()):
+            is_same = all(body.get(name, value) == value for name, value in told.items())
+            if is_same and told.keys() <= body.keys() | DERIVED:
                 return self.log.commit_of[event.place]
         raise Wrong("was shown, and is in no log")
 

@@ -71,9 +71,7 @@ class Line:
     async def say(self, **message):
         """One masked text frame; with a key of zeros, which is a key as any other."""
         text = json.dumps(message).encode()
-        size = len(text)
-        length = bytes([128 | size]) if size < 126 else b"\xfe" + size.to_bytes(2) if size < 1 << 16 else b"\xff" + size.to_bytes(8)
-        self.writer.write(b"\x81" + length + bytes(4) + text)
+        self.writer.write(b"\x81" + masked_length(len(text)) + bytes(4) + text)
         await self.writer.drain()
 
     async def hear(self):
@@ -89,6 +87,12 @@ class Line:
                 raise EOFError
             if first & 15 == 1:
                 return json.loads(payload)
+
+
+def masked_length(size):
+    if size < 126:
+        return bytes([128 | size])
+    return b"\xfe" + size.to_bytes(2) if size < 1 << 16 else b"\xff" + size.to_bytes(8)
 
 
 class Crowd:
@@ -114,7 +118,8 @@ class Crowd:
     async def socket(self, path):
         line = await self.open(path)
         head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        line.writer.write((head + "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n").encode())
+        head += "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        line.writer.write(head.encode())
         await line.reader.readuntil(b"\r\n\r\n")
         return line
 
@@ -136,7 +141,8 @@ class Crowd:
         await self.prepare()
         begun = database_size(server.data)
         writers = [self.publish(n) for n in range(self.writers)]
-        writers += [self.batch(), self.edit(0), self.edit(1), self.decide(), self.open_tickets(), self.come_back(), self.read_pages()]
+        writers += [self.batch(), self.edit(0), self.edit(1), self.decide(), self.open_tickets()]
+        writers += [self.come_back(), self.read_pages()]
         lookers = [self.watch(), self.watch(), self.look("/ws"), self.look("/ws/prompts/one")]
         writers = [asyncio.create_task(self.until_gone(part)) for part in writers]
         lookers = [asyncio.create_task(self.until_gone(part)) for part in lookers]
@@ -210,7 +216,8 @@ class Crowd:
         while not self.stopped.is_set():
             lines = [self.batched() for _ in range(self.dice.randrange(1, BATCH))]
             body = "\n".join(map(json.dumps, lines)).encode()
-            head = f"POST /v1/batch HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-ndjson\r\nContent-Length: {len(body)}\r\n\r\n"
+            head = f"POST /v1/batch HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n"
+            head += "Content-Type: application/x-ndjson\r\n\r\n"
             http.writer.write(head.encode() + body)
             await http.reader.readuntil(b"\r\n\r\n")
             # The answers come in chunks, as they are known.
@@ -240,7 +247,7 @@ class Crowd:
                 pass
 
     async def decide(self):
-        """An agent's run: commands, requests for a decision and the decisions, and a cancellation, which is several events."""
+        """An agent's run: a command, requests for a decision, the decisions, and a cancellation, which is several events."""
         id = session(self.life)
         line = await self.socket(f"/api/v1/ws/?session_id={id}")
         await line.hear()
@@ -258,7 +265,8 @@ class Crowd:
             await heard(line, "rejected")
             decision = {"approval": asked[2]["request_id"], "decision": "approve", "seen": asked[2]["digest"]}
             await native.say(op="decide", room=f"session:{id}", id=self.token(), **decision)
-            await native.say(op="decide", room=f"session:{id}", id=self.token(REFUSED), **{**decision, "decision": "reject"})
+            late = {**decision, "decision": "reject"}
+            await native.say(op="decide", room=f"session:{id}", id=self.token(REFUSED), **late)
             while (await native.hear())["op"] != "refused":
                 pass
             await line.say(type="cancel", data={"execution_id": run})
@@ -267,7 +275,8 @@ class Crowd:
 
     async def ask_for_decision(self, http, id, run):
         request = {"session": id, "id": str(uuid.UUID(int=self.dice.getrandbits(128), version=4)), "execution_id": run}
-        status, answer = await http.ask("POST", "/v1/approvals", {**request, "tool_name": "pay", "tool_args": {"n": self.token()}})
+        request |= {"tool_name": "pay", "tool_args": {"n": self.token()}}
+        status, answer = await http.ask("POST", "/v1/approvals", request)
         if status != 201:
             raise AssertionError(f"an approval was answered {status}: {answer}")
         return answer
@@ -303,7 +312,10 @@ class Crowd:
             line = await self.socket("/v1/connect")
             await line.hear()
             room = self.dice.choice(HOT + STATES)
-            since = {"since": {"epoch": at[room][0], "seq": max(0, at[room][1] - self.dice.randrange(9))}} if room in at else {}
+            since = {}
+            if room in at:
+                epoch, head = at[room]
+                since = {"since": {"epoch": epoch, "seq": max(0, head - self.dice.randrange(9))}}
             await line.say(op="join", room=room, **since)
             joined = await line.hear()
             at[room] = (joined["epoch"], joined["head"])

@@ -1,7 +1,7 @@
 /* Records what a server does to its data directory and hands to its clients, in one order: preloaded, built by `run`.
  *
  *     cc -shared -fPIC -O2 -o record.so record.c
- *     LD_PRELOAD=record.so IMAGES_TRACE=file IMAGES_ROOT=directory [IMAGES_SKIP=name] [IMAGES_SYNC=…] [IMAGES_SYNC_US=n] server
+ *     LD_PRELOAD=record.so IMAGES_TRACE=file IMAGES_ROOT=directory [IMAGES_SKIP=name] [IMAGES_SYNC=…] … server
  *
  * What the order means. One lock is held over a system call and its record, so that records of writes and of socket
  * calls stand in the order of the calls themselves: no frame can be sent before a sync and be recorded after it. A sync

@@ -1,6 +1,7 @@
 """A real server under record.c, lives of it one after the other, and what was learned from them."""
 
 import asyncio
+import collections
 import itertools
 import json
 import os
@@ -81,6 +82,23 @@ class Recording:
         recording.tell(lines)
         return recording
 
+    def with_late_syncs(self, by):
+        """The same, if every sync had come back so many records later: a server that tells of a commit too early."""
+        records, held = [], collections.deque()
+        for record in self.records:
+            if record.kind == trace.START:
+                # Whoever waited for them is gone.
+                held.clear()
+            if record.kind == trace.SYNC_END:
+                held.append((len(records) + by, record))
+            else:
+                records.append(record)
+            while held and held[0][0] <= len(records):
+                records.append(held.popleft()[1])
+        late = Recording(records, self.root, self.log)
+        late.tell(self.lines)
+        return late
+
     def compare_files(self):
         """The recorder missed no change of a file: replayed without losses, the files are those that lie there."""
         model = disk.Disk(self.root)
@@ -88,7 +106,8 @@ class Recording:
             model.apply(record)
         names = {name for name, inode in model.names.items() if not name.endswith(disk.UNSEEN)}
         there = {str(path.relative_to(self.root)) for path in Path(self.root).rglob("*")}
-        equal(names, {name for name in there if not name.endswith((BALLAST, disk.UNSEEN))}, "names in the trace and on the disk")
+        there = {name for name in there if not name.endswith((BALLAST, disk.UNSEEN))}
+        equal(names, there, "names in the trace and on the disk")
         changes = disk.kept(model).changes
         for name in names:
             path = self.root / name
@@ -128,6 +147,7 @@ class Recording:
 
     def tell(self, lines):
         """What every message obliges to."""
+        self.lines = lines
         self.evidence = evidence.Evidence(self.log)
         for line in lines:
             self.evidence.read(self.socket_of(line), line.path)

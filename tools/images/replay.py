@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 import shutil
+import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -135,9 +136,12 @@ class Images:
         kind = trace.KINDS[record.kind - 1]
         words = f"behind record {index} ({kind}), {fate.style}, commit {needed} owed: {wrong}"
         if self.keep and len(result.violations) < VIOLATIONS_SAID:
-            to = os.path.join(self.keep, f"{os.path.basename(os.path.dirname(self.stage.images))}-{index}-{result.images}")
-            self.stage.copy(to)
+            # What was kept before stays: a run in many pieces counts its images anew in each.
+            os.makedirs(self.keep, exist_ok=True)
+            to = tempfile.mkdtemp(prefix=f"{index}-{fate.style.replace(' ', '-')}-", dir=self.keep)
+            self.stage.copy(os.path.join(to, "disk"))
+            said = {"record": index, "kind": kind, "style": fate.style, "owed": needed, "wrong": str(wrong)}
             with open(os.path.join(to, "violation.json"), "w") as file:
-                json.dump({"record": index, "kind": kind, "style": fate.style, "owed": needed, "wrong": str(wrong)}, file, indent=1)
+                json.dump(said, file, indent=1)
             words += f"; kept in {to}"
         return words

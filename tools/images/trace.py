@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 # record.c has the same numbers.
 KINDS = (
-    "START", "OPEN", "CLOSE", "DUP", "WRITE", "TRUNCATE", "SYNC_BEGIN", "SYNC_END", "UNLINK", "RENAME", "MKDIR", "MAP", "ACCEPT",
-    "SEND", "FAULT",
+    "START", "OPEN", "CLOSE", "DUP", "WRITE", "TRUNCATE", "SYNC_BEGIN", "SYNC_END", "UNLINK", "RENAME", "MKDIR", "MAP",
+    "ACCEPT", "SEND", "FAULT",
 )  # fmt: skip
 (
     START, OPEN, CLOSE, DUP, WRITE, TRUNCATE, SYNC_BEGIN, SYNC_END, UNLINK, RENAME, MKDIR, MAP, ACCEPT, SEND, FAULT,
