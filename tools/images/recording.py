@@ -171,3 +171,11 @@ class Recording:
                 wal = next((inode for name, inode in model.names.items() if name.endswith("-wal")), None)
                 if model.descriptors[record.fd] is wal:
                     yield index, record.offset, len(record.data)
+
+    def log_restarts(self):
+        """How often its front was written over, as a checkpoint allows that moved all of it, without emptying the file."""
+        restarts = length = 0
+        for _index, offset, size in self.log_file():
+            restarts += bool(size and length and offset == 0)
+            length = max(length, offset + size) if size else offset
+        return restarts
