@@ -61,11 +61,9 @@ class Recording:
 
     def __init__(self, records, root, log):
         self.records, self.root, self.log = records, root, log
-        self.sockets = {}
+        self.sockets = collections.defaultdict(list)
         for connection in evidence.connections(records):
-            # A port that came back within a life would be two connections under one name.
-            expect((connection.life, connection.port) not in self.sockets, "a client's port came twice: run it again")
-            self.sockets[connection.life, connection.port] = connection
+            self.sockets[connection.life, connection.port].append(connection)
 
     @classmethod
     def made(cls, server, lives, seed):
@@ -129,8 +127,11 @@ class Recording:
             expect(not missing or is_excused, f"{line.path}: {missing} recorded bytes that its client did not receive")
 
     def socket_of(self, line):
-        """A server that was killed before it accepted a client told it nothing."""
-        return self.sockets.get((line.life, line.port)) or evidence.Connection(line.life, line.port)
+        """What was handed to this client. A port may come back within a life; what was received tells whose it was."""
+        candidates = self.sockets[line.life, line.port]
+        # A server that was killed before it accepted a client told it nothing.
+        fitting = [connection for connection in candidates if connection.bytes.startswith(line.reader.bytes)]
+        return next(iter(fitting or candidates), None) or evidence.Connection(line.life, line.port)
 
     def gather(self, directory):
         """The log, from the disk that loses nothing."""
