@@ -66,7 +66,7 @@ class Reader:
     The one thing that SQLite then does not read anew, the schema, is compared."""
 
     def __init__(self):
-        self.rows, self.files, self.schema, self.shared = None, None, None, None
+        self.rows = self.files = self.schema = self.shared = None
 
     @contextlib.contextmanager
     def opened(self, directory):
@@ -115,7 +115,7 @@ class Reader:
             os.close(self.shared)
         if self.files is not None:
             remove(self.files[0] + "-shm")
-        self.__init__()
+        self.rows = self.files = self.schema = self.shared = None
 
     def __enter__(self):
         return self

@@ -144,6 +144,8 @@ class Recording:
                 self.log.gather(os.path.join(images.images, "data"))
                 images.clear(touched)
         images.close()
+        # No connection goes through a fork.
+        self.log.reader.close()
         self.log.finish()
 
     def tell(self, lines):
