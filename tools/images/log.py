@@ -100,7 +100,6 @@ class Reader:
     def _open(self, path, mode):
         remove(path + "-shm")
         self.rows = sqlite3.connect(f"file:{path}?mode={mode}", uri=True, isolation_level=None)
-        self.rows.text_factory = bytes.decode
 
     def _forget_index(self, path):
         # Held open: a process that closes a file loses its locks on it.
