@@ -58,6 +58,7 @@ class Server:
         self.config.write_text(documents + config)
         self.arguments = list(arguments)
         self.port = free_port()
+        self.environment = None  # the process's own; ours without one
         self.process = None
         # A suite that fails before its `with` block is entered must not leave a server behind.
         atexit.register(self.kill)
@@ -80,7 +81,9 @@ class Server:
         command = [str(program()), "serve", "--config", str(self.config), "--listen", f"127.0.0.1:{self.port}"]
         command += ["--data", str(self.data), *self.arguments]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=self.dir, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                command, cwd=self.dir, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
         deadline = time.monotonic() + START_SECONDS
         while not self.is_ready():
             if self.process.poll() is not None:
