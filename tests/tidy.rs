@@ -165,7 +165,11 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("prometheus_client", &["metrics"], "a counter of metrics::Metrics"),
     ("rusqlite", &["store/sqlite"], "store::Store or model::Rows: a backend is one home"),
     ("serde", &["auth/token", "config", "dialect", "http"], "a type of our own; JSON's shape never leaks inward"),
-    ("serde_json", &["dialect", "http", "logging", "protocol"], "a type of our own; JSON's shape never leaks inward"),
+    (
+        "serde_json",
+        &["auth/token", "dialect", "http", "logging", "protocol"],
+        "a type of our own; JSON's shape never leaks inward",
+    ),
     (
         "sha1",
         &["http", "files", "dialect/agents/approvals"],

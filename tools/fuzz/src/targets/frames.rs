@@ -133,7 +133,7 @@ enum Difference {
     /// It takes a length that is longer written than need be, or has its top bit set and is none (RFC 6455, 5.2 forbids
     /// both), and frames without number (threat row 46).
     TheyTakeIt,
-    /// A byte is refused before the length behind it, which it looks at first.
+    /// A byte is refused before what stands behind it, a length or a reason, which it looks at first.
     WeLookEarlier,
     /// It answers a close code that may not be sent with a close of its own, and calls that no error.
     TheyAnswer,
@@ -147,7 +147,7 @@ fn compare((ours, end): &(Vec<Heard>, End), bytes: &[u8], bounds: Bounds) {
         }
         End::Fault(fault) => {
             // It judges a frame when all of it is there, so what is cut off is made up for.
-            let padding = vec![0; bounds.message + 16];
+            let padding = vec![0; frame_bytes_max(bounds) + 16];
             let (theirs, code) = theirs(bytes, bounds, &padding);
             let Some(first) = theirs.get(..ours.len()) else { panic!("{ours:?} {fault}, and they heard {theirs:?}") };
             assert_eq!(first, &ours[..], "before {fault}");
@@ -163,11 +163,20 @@ fn compare((ours, end): &(Vec<Heard>, End), bytes: &[u8], bounds: Bounds) {
 fn difference(fault: Fault, more: &[Heard], code: Theirs) -> Option<Difference> {
     match fault {
         Fault::LengthNotMinimal | Fault::LengthTopBit | Fault::TooManyFragments => Some(Difference::TheyTakeIt),
+        // The length of a control frame that takes two bytes to write: it looks at the number only.
+        Fault::ControlTooLong if !more.is_empty() => Some(Difference::TheyTakeIt),
+        // And a reason behind it that is no text, which it finds first.
+        Fault::BadCloseCode if code == Some(1007) && more.is_empty() => Some(Difference::WeLookEarlier),
         Fault::BadCloseCode if matches!(more, [Heard::Close(Some((1002, _)))]) => Some(Difference::TheyAnswer),
         // A refusal of ours that is due to a frame's front, and its length was beyond the bound.
         fault if fault.close().code == 1002 && code == Some(1009) && more.is_empty() => Some(Difference::WeLookEarlier),
         _ => None,
     }
+}
+
+/// Control frames have a bound of their own.
+fn frame_bytes_max(bounds: Bounds) -> usize {
+    bounds.message.max(125)
 }
 
 /// The stream and what is said on it, which nobody reads.
@@ -195,10 +204,8 @@ impl Write for Stream<'_> {
 }
 
 fn theirs(bytes: &[u8], bounds: Bounds, padding: &[u8]) -> (Vec<Heard>, Theirs) {
-    let config = WebSocketConfig::default()
-        .max_message_size(Some(bounds.message))
-        // Control frames have a bound of their own.
-        .max_frame_size(Some(bounds.message.max(125)));
+    let config =
+        WebSocketConfig::default().max_message_size(Some(bounds.message)).max_frame_size(Some(frame_bytes_max(bounds)));
     let stream = Stream { bytes: Cursor::new(bytes).chain(Cursor::new(padding)) };
     let mut socket = WebSocket::from_raw_socket(stream, Role::Server, Some(config));
     let mut heard = Vec::new();

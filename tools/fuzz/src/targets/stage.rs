@@ -12,7 +12,7 @@ use commitcast::dialect::{
 use commitcast::files;
 use commitcast::http::Response;
 use commitcast::ids::{ConnId, RoomName, Seq};
-use commitcast::model::{TaskKind, Tasks};
+use commitcast::model::{Task, TaskKind, Tasks};
 use commitcast::store::memory::{MemorySnapshots, MemoryStore};
 use commitcast::store::{Snapshots as _, Store as _};
 
@@ -320,11 +320,21 @@ impl Stage {
             }
             self.snapshots.end();
         }
-        self.snapshots.begin().expect("the store works");
-        let tasks = self.snapshots.rows().ready_tasks(every_kind(), Wall(i64::MAX), 1000).expect("the store works");
-        self.snapshots.end();
-        tasks.iter().for_each(|task| vocabulary::hear_task(&dialect::task(task)));
-        let _ = dialect::tasks(&tasks);
+        for task in self.lease() {
+            vocabulary::hear_task(&dialect::task(&task));
+            let _ = dialect::tasks(&[task]);
+        }
+    }
+
+    /// Every task, as it is handed out.
+    fn lease(&mut self) -> Vec<Task> {
+        self.store.begin(NOW).expect("the store works");
+        let rows = self.store.rows();
+        let ready = rows.ready_tasks(every_kind(), Wall(i64::MAX), 1000).expect("the store works");
+        let lease = |task: &Task| rows.lease_task(task.id, 9, Wall(i64::MAX)).expect("the store works");
+        let leased = ready.iter().filter_map(lease).collect();
+        self.store.commit().expect("the store works");
+        leased
     }
 }
 

@@ -195,32 +195,33 @@ impl Client {
         self.leave(false);
     }
 
-    /// What it was told is well formed.
-    pub fn judge(&self) {
+    /// What it was told is well formed. `given_up`: it may have been left in the middle of something.
+    pub fn judge(&self, given_up: bool) {
         if self.sent.windows(5).any(|five| five == b"HEAD ") {
             // Which of the answers have no body only whoever sent it knows.
             return;
         }
         let mut rest = &self.heard[..];
         while !rest.is_empty() {
-            let Some(response) = served::response(rest) else { return self.must_be_cut(rest) };
+            let Some(response) = served::response(rest) else { return self.must_be_cut(rest, given_up) };
             rest = &rest[response.used..];
             if response.status == 101 {
                 let deflate = response.field("sec-websocket-extensions").is_some();
-                return self.judge_frames(rest, deflate);
+                return self.judge_frames(rest, deflate, given_up);
             }
         }
     }
 
-    fn must_be_cut(&self, rest: &[u8]) {
-        assert!(self.cut, "the stream ends in the middle of {:?}", String::from_utf8_lossy(rest));
+    fn must_be_cut(&self, rest: &[u8], given_up: bool) {
+        let is_given_up = given_up && lock(&self.wire).server_gone;
+        assert!(self.cut || is_given_up, "the stream ends in the middle of {:?}", String::from_utf8_lossy(rest));
     }
 
-    fn judge_frames(&self, mut rest: &[u8], deflate: bool) {
+    fn judge_frames(&self, mut rest: &[u8], deflate: bool, given_up: bool) {
         let mut closed = false;
         while !rest.is_empty() {
             assert!(!closed, "something is said behind a close");
-            let Some((first, payload, used)) = served::frame(rest) else { return self.must_be_cut(rest) };
+            let Some((first, payload, used)) = served::frame(rest) else { return self.must_be_cut(rest, given_up) };
             rest = &rest[used..];
             match first {
                 0x81 => self.judge_text(payload),

@@ -42,6 +42,7 @@ pub struct House {
     clock: Clock,
     disk: Faults,
     boot: u64,
+    waited: Duration,
 }
 
 struct Life {
@@ -87,7 +88,7 @@ impl House {
         files::load(&mut store, prompts, &Env::default(), NOW).expect("the store works");
         let disk = store.faults();
         let live = LIVES[usize::from(strict)].clone();
-        House { life: Life::start(store, 1, &clock, &live), live, clock, disk, boot: 1 }
+        House { life: Life::start(store, 1, &clock, &live), live, clock, disk, boot: 1, waited: Duration::ZERO }
     }
 
     /// A new process after the old one has ended.
@@ -133,9 +134,9 @@ impl House {
     pub fn wait(&mut self, how: u8) {
         let by = u64::from(how & 0x1f);
         match how >> 5 {
-            0..=3 => self.clock.advance(Duration::from_millis(1 + by)),
-            4 | 5 => self.clock.advance(Duration::from_secs(1 + by / 2)),
-            6 => self.clock.advance(Duration::from_secs(3 * by)),
+            0..=3 => self.advance(Duration::from_millis(1 + by)),
+            4 | 5 => self.advance(Duration::from_secs(1 + by / 2)),
+            6 => self.advance(Duration::from_secs(3 * by)),
             _ => {
                 if let Clock::Manual(time) = &self.clock {
                     let hours = by as i64 - 16;
@@ -143,6 +144,16 @@ impl House {
                 }
             }
         }
+    }
+
+    fn advance(&mut self, by: Duration) {
+        self.waited += by;
+        self.clock.advance(by);
+    }
+
+    /// So much time has gone by that a client may have been given up for not reading, in the middle of what it was told.
+    pub fn may_give_up(&self) -> bool {
+        self.waited >= self.live.limits.stall
     }
 
     pub fn fault(&mut self, which: u8) {
@@ -180,11 +191,12 @@ impl House {
     /// Everybody goes, and nothing is left of them.
     pub fn empty(&mut self, clients: &mut [Client]) {
         clients.iter_mut().for_each(|client| client.leave(false));
-        for _ in 0..24 {
+        for round in 0..26 {
             if !self.all() {
                 return;
             }
-            self.clock.advance(Duration::from_secs(1));
+            // Whoever has asked for tasks over HTTP is believed to come again for a minute.
+            self.clock.advance(Duration::from_secs(if round < 24 { 1 } else { 61 }));
         }
         let life = &self.life;
         for client in clients.iter() {

@@ -33,12 +33,13 @@ pub fn reactor(data: &[u8]) {
         }
     }
     house.heal();
-    if house.rest(&mut clients) {
-        clients.iter().for_each(Client::judge);
-        house.empty(&mut clients);
-    } else {
+    let rests = house.rest(&mut clients);
+    if !rests {
         clients.iter_mut().for_each(Client::crash);
-        clients.iter().for_each(Client::judge);
+    }
+    clients.iter().for_each(|client| client.judge(house.may_give_up()));
+    if rests {
+        house.empty(&mut clients);
     }
 }
 
