@@ -1,4 +1,5 @@
-//! The run without libFuzzer: the committed corpus, then seeded mutations of it. Nothing but the seed decides what is tried.
+//! The run without libFuzzer: the committed corpus, then seeded mutations of it. Nothing but the seed decides what is
+//! tried.
 
 use std::fs;
 use std::io;
@@ -13,7 +14,8 @@ use crate::targets::{TARGETS, Target};
 
 const SEED: u64 = 1;
 
-/// Each target with the corpus and its share of mutations. `FUZZ_SEED` chooses other mutations, `FUZZ_TIMES` more of them.
+/// Each target with the corpus and its share of mutations. `FUZZ_SEED` chooses other mutations, `FUZZ_TIMES` more of
+/// them.
 pub fn short_run() -> ExitCode {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let (seed, times) = (number("FUZZ_SEED").unwrap_or(SEED), number("FUZZ_TIMES").unwrap_or(1));

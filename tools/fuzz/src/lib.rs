@@ -1,5 +1,5 @@
-//! Arbitrary input for everything that reads what strangers send (PROMISES.md S10): no sequence of bytes panics, aborts, or is
-//! taken for what it is not. A library of targets, and two ways to drive them.
+//! Arbitrary input for everything that reads what strangers send (PROMISES.md S10): no sequence of bytes panics,
+//! aborts, or is taken for what it is not. A library of targets, and two ways to drive them.
 //!
 //! ```text
 //! corpus/TARGET/…  ─▶ driver   replays them, then seeded mutations of them: every check, in seconds, no further build

@@ -1,5 +1,5 @@
-//! One program: built as it stands it replays inputs, built by `tools/fuzz/run` it is libFuzzer with the target that the variable
-//! `FUZZ_TARGET` names.
+//! One program: built as it stands it replays inputs, built by `tools/fuzz/run` it is libFuzzer with the target that
+//! the variable `FUZZ_TARGET` names.
 #![cfg_attr(fuzzing, no_main)]
 
 #[cfg(fuzzing)]

@@ -1,5 +1,6 @@
-//! Seeded mutations of a corpus, for the run without coverage: so they know more of the structure than libFuzzer has to. Words
-//! are cut out of the corpus itself (tokens of JSON, of HTTP, of TOML), and exchanged, doubled and dropped as wholes.
+//! Seeded mutations of a corpus, for the run without coverage: so they know more of the structure than libFuzzer has
+//! to. Words are cut out of the corpus itself (tokens of JSON, of HTTP, of TOML), and exchanged, doubled and dropped as
+//! wholes.
 
 use crate::input::Dice;
 

@@ -1,6 +1,6 @@
-//! permessage-deflate. An offer is agreed to within its own bounds, and the answer says so; whatever is inflated stays within the
-//! bounds, is what zlib makes of it at one go, and leaves nothing behind for the next message; and what we compress a client
-//! can read.
+//! permessage-deflate. An offer is agreed to within its own bounds, and the answer says so; whatever is inflated stays
+//! within the bounds, is what zlib makes of it at one go, and leaves nothing behind for the next message; and what we
+//! compress a client can read.
 
 use commitcast::http::{Window, extensions};
 use commitcast::limits::{DEFLATE_FLOOR_BYTES, DEFLATE_RATIO_MAX};
@@ -19,7 +19,7 @@ pub fn deflate(data: &[u8]) {
     }
 }
 
-// ---- offers -------------------------------------------------------------------------------------------------------------
+// ---- offers ---------------------------------------------------------------------------------------------------------
 
 fn offers(bytes: &[u8]) {
     let text: String = bytes.iter().map(|byte| char::from(byte & 0x7f)).filter(|it| !it.is_control()).collect();
@@ -72,7 +72,7 @@ fn second_reading(offer: &str) -> Option<(Window, bool)> {
     Some((window, bound.is_some()))
 }
 
-// ---- what comes in ------------------------------------------------------------------------------------------------------
+// ---- what comes in --------------------------------------------------------------------------------------------------
 
 fn inflate(mut input: Input<'_>) {
     let most = input.pick(&[0, 100, 4096, 300_000]);
@@ -133,7 +133,7 @@ fn at_one_go(compressed: &[u8], bound: usize) -> Option<Vec<u8>> {
     None
 }
 
-// ---- what goes out ------------------------------------------------------------------------------------------------------
+// ---- what goes out --------------------------------------------------------------------------------------------------
 
 fn pack(mut input: Input<'_>) {
     let window = input.pick(&Window::ALL);

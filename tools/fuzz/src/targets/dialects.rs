@@ -1,6 +1,6 @@
-//! Messages of each dialect, several on one socket, in any state of its session: each becomes an intent and each intent is
-//! carried out. Whatever is answered, and whatever others are shown of it, is a message that stands in the written protocol,
-//! so always JSON in the dialect's own vocabulary; and nothing panics.
+//! Messages of each dialect, several on one socket, in any state of its session: each becomes an intent and each intent
+//! is carried out. Whatever is answered, and whatever others are shown of it, is a message that stands in the written
+//! protocol, so always JSON in the dialect's own vocabulary; and nothing panics.
 
 use super::stage::{SESSION, Stage};
 use crate::input::Input;

@@ -1,6 +1,6 @@
-//! WebSocket frames of a client. However the stream is cut, the decoder finds the same messages and ends at the same fault,
-//! holds no more memory than it was given bytes, and says what tungstenite says as a server of the same bytes; where the two
-//! are meant to differ, [`Difference`] says why.
+//! WebSocket frames of a client. However the stream is cut, the decoder finds the same messages and ends at the same
+//! fault, holds no more memory than it was given bytes, and says what tungstenite says as a server of the same bytes;
+//! where the two are meant to differ, [`Difference`] says why.
 
 use std::io::{self, Cursor, Read, Write};
 
@@ -122,7 +122,7 @@ fn owned(message: Message<'_>) -> Heard {
     }
 }
 
-// ---- against tungstenite ------------------------------------------------------------------------------------------------
+// ---- against tungstenite --------------------------------------------------------------------------------------------
 
 /// What tungstenite made of the stream's end: nothing yet, or the close code that its error stands for.
 type Theirs = Option<u16>;

@@ -1,6 +1,7 @@
-//! Request heads. Whatever the bytes: a verdict; the same at each length from which on there is one, so that it cannot depend
-//! on how the network cut them; a head is taken exactly when a second reading of the rules, written from the RFCs and
-//! README's table, takes it, and says the same of it; and what asks for a WebSocket is let in exactly when RFC 6455, 4.2.1 is met.
+//! Request heads. Whatever the bytes: a verdict; the same at each length from which on there is one, so that it cannot
+//! depend on how the network cut them; a head is taken exactly when a second reading of the rules, written from the
+//! RFCs and README's table, takes it, and says the same of it; and what asks for a WebSocket is let in exactly when RFC
+//! 6455, 4.2.1 is met.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -1,11 +1,11 @@
-//! What is fuzzed: one function each, which reads its choices off the front of the input and panics when a property does not
-//! hold. The properties stand at the head of each file.
+//! What is fuzzed: one function each, which reads its choices off the front of the input and panics when a property
+//! does not hold. The properties stand at the head of each file.
 //!
 //! ```text
-//! bytes      head  frames  deflate  token  origin_xff  config        one parser each, most against a reference of its own
-//! messages   documents  workflows  tickets  agents  native  backend   dialects, on a stage with rows
-//! requests   rest                                                    the HTTP side of the dialects, on the same stage
-//! all of it  reactor                                                 a reactor, a worker and a reader on a scripted network
+//! bytes      head  frames  deflate  token  origin_xff  config      one parser each, most against a second reading
+//! messages   documents  workflows  tickets  agents  native  backend dialects, on a stage with rows
+//! requests   rest                                                  the HTTP side of the dialects, on the same stage
+//! all of it  reactor                                               reactor, worker, reader on a scripted network
 //! ```
 
 mod config;

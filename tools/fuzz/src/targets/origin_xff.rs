@@ -1,6 +1,6 @@
-//! `Origin` and `X-Forwarded-For`. A page is let in exactly when its tuple, read a second way, is in the list; the client's
-//! address is never one that the client could choose: whatever it writes to the left of what our proxies wrote changes
-//! nothing.
+//! `Origin` and `X-Forwarded-For`. A page is let in exactly when its tuple, read a second way, is in the list; the
+//! client's address is never one that the client could choose: whatever it writes to the left of what our proxies wrote
+//! changes nothing.
 
 use std::net::IpAddr;
 

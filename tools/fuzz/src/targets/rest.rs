@@ -1,6 +1,6 @@
-//! Requests of the dialects' HTTP sides: any path, query and body, with every method. Whatever is answered is one response,
-//! which a client reads back as it was meant (no text of the peer's ends a line of its head), with a body that is what its
-//! type says.
+//! Requests of the dialects' HTTP sides: any path, query and body, with every method. Whatever is answered is one
+//! response, which a client reads back as it was meant (no text of the peer's ends a line of its head), with a body
+//! that is what its type says.
 
 use commitcast::dialect::{self, Name, Route};
 use commitcast::http::reply::{Framing, encode};

@@ -1,5 +1,5 @@
-//! Where one message, or one request, meets the dialects: rows in memory with something in them, a clock that stands still,
-//! and what becomes of an intent when the reactor, a reader and the worker have carried it out.
+//! Where one message, or one request, meets the dialects: rows in memory with something in them, a clock that stands
+//! still, and what becomes of an intent when the reactor, a reader and the worker have carried it out.
 
 use std::sync::{Arc, LazyLock};
 
@@ -23,8 +23,8 @@ pub const SESSION: &str = "0af0bd5c-0000-4000-8000-00000000000a";
 const FAILURES: [Failure; 5] = [Failure::Busy, Failure::Full, Failure::Broken, Failure::Unknown, Failure::Forbidden];
 const HELLO: ConnId = ConnId { reactor: 0, slot: 4, generation: 1 };
 
-/// What a backend has said before anybody comes: a session with a run and two requests in it, a workflow that has begun, and a
-/// room of nobody's.
+/// What a backend has said before anybody comes: a session with a run and two requests in it, a workflow that has
+/// begun, and a room of nobody's.
 const BEFORE: [&str; 8] = [
     r#"{"op":"session","id":"0af0bd5c-0000-4000-8000-00000000000a","user_id":"ann"}"#,
     r#"{"op":"publish","room":"session:0af0bd5c-0000-4000-8000-00000000000a","type":"execute","data":{"command":"pay"}}"#,
@@ -103,7 +103,8 @@ impl Stage {
         }
     }
 
-    /// Puts ids in that the input cannot guess: `@s` the session's, `@a` and `@b` the requests', `@c` and `@d` their digests.
+    /// Puts ids in that the input cannot guess: `@s` the session's, `@a` and `@b` the requests', `@c` and `@d` their
+    /// digests.
     pub fn filled(&self, text: &str) -> String {
         if !text.contains('@') {
             return text.to_owned();

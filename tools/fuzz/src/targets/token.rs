@@ -1,7 +1,7 @@
-//! Tokens. Nobody is let in whom a second reading of the rules (README, "Tokens"; RFC 7515, RFC 7519) would not let in, and
-//! what is said of whoever is let in is what the token says. Half of all tokens are arbitrary text; the others have a header
-//! and a payload of the input's making under a good signature, since what stands behind the signature is never reached
-//! otherwise.
+//! Tokens. Nobody is let in whom a second reading of the rules (README, "Tokens"; RFC 7515, RFC 7519) would not let in,
+//! and what is said of whoever is let in is what the token says. Half of all tokens are arbitrary text; the others have
+//! a header and a payload of the input's making under a good signature, since what stands behind the signature is never
+//! reached otherwise.
 
 use std::collections::BTreeSet;
 use std::fmt;

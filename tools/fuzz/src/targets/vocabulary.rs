@@ -99,8 +99,8 @@ impl Message {
 }
 
 impl Channel {
-    /// What backends publish in the rooms of these two is passed on as it came, and what it lacks is their affair: of that
-    /// only that it is an object.
+    /// What backends publish in the rooms of these two is passed on as it came, and what it lacks is their affair: of
+    /// that only that it is an object.
     fn passes_on(&self) -> bool {
         self.dialect == "tickets" || self.dialect == "workflows"
     }

@@ -101,7 +101,8 @@ pub struct Client {
     pub wire: Shared,
     channels: Vec<&'static Channel>,
     is_echo: bool,
-    /// It has sent what is none of our making, so what it is answered is known to be HTTP only as long as no HEAD is in it.
+    /// It has sent what is none of our making, so what it is answered is known to be HTTP only as long as no HEAD is in
+    /// it.
     sent: Vec<u8>,
     heard: Vec<u8>,
     /// It went, or the process ended: what it was told may end anywhere.

@@ -1,4 +1,5 @@
-//! One life of the process: a reactor with the wiring that the server gives it, a reader and a worker, driven turn by turn.
+//! One life of the process: a reactor with the wiring that the server gives it, a reader and a worker, driven turn by
+//! turn.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock};
@@ -151,7 +152,8 @@ impl House {
         self.clock.advance(by);
     }
 
-    /// So much time has gone by that a client may have been given up for not reading, in the middle of what it was told.
+    /// So much time has gone by that a client may have been given up for not reading, in the middle of what it was
+    /// told.
     pub fn may_give_up(&self) -> bool {
         self.waited >= self.live.limits.stall
     }

@@ -1,10 +1,10 @@
-//! The whole of it: bytes × time × disk on the real reactor, worker, reader and store in memory, over the simulation's scripted
-//! network. The input is a script: who comes, what is said in which pieces, who reads and who leaves, when the clock moves, whose
-//! turn it is, and how the next commits fail.
+//! The whole of it: bytes × time × disk on the real reactor, worker, reader and store in memory, over the simulation's
+//! scripted network. The input is a script: who comes, what is said in which pieces, who reads and who leaves, when the
+//! clock moves, whose turn it is, and how the next commits fail.
 //!
-//! Held after each turn: the reactor's own invariants, and the bounds of what waits. At the end the faults heal and everybody
-//! reads: each stream is HTTP and then whole frames, nothing behind a close, and each text a message of its channel. Then all
-//! leave, and nothing is left of them.
+//! Held after each turn: the reactor's own invariants, and the bounds of what waits. At the end the faults heal and
+//! everybody reads: each stream is HTTP and then whole frames, nothing behind a close, and each text a message of its
+//! channel. Then all leave, and nothing is left of them.
 
 mod client;
 mod house;
