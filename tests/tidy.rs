@@ -168,7 +168,11 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("rusqlite", &["store/sqlite"], "store::Store or model::Rows: a backend is one home"),
     ("sd_notify", &["process/manager"], "a word of process::manager"),
     ("serde", &["auth/token", "config", "dialect", "http"], "a type of our own; JSON's shape never leaks inward"),
-    ("serde_json", &["dialect", "http", "logging", "protocol"], "a type of our own; JSON's shape never leaks inward"),
+    (
+        "serde_json",
+        &["auth/token", "dialect", "http", "logging", "protocol"],
+        "a type of our own; JSON's shape never leaks inward",
+    ),
     (
         "sha1",
         &["http", "files", "dialect/agents/approvals"],

@@ -19,6 +19,8 @@ mod documents;
 mod judge;
 mod native;
 mod openapi;
+#[cfg(test)]
+mod samples;
 mod schema;
 mod service;
 mod table;

@@ -9,7 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::judge::{UUID, fits, samples};
+use super::judge::fits;
+use super::samples::{UUID, samples};
 use super::table::{Channel, Endpoint, Place, names_in};
 use crate::auth::ApiKey;
 use crate::clock::Wall;
