@@ -11,6 +11,7 @@ use super::actors::observer::{Decides, Observer};
 use super::actors::page::Page;
 use super::actors::speaker::Speaker;
 use super::actors::writer::Writer;
+use super::dice::Dice;
 use super::history::Speaks;
 use super::judge::{Rule, Tally};
 use super::log::{self, text};
@@ -224,7 +225,7 @@ impl<'s, 'e> Cast<'s, 'e> {
         let mut started = Vec::new();
         for number in 0..self.options.writers {
             for (speaks, book) in speaks {
-                let (name, dice) = self.named("writer", place, &format!("{speaks:?}{number}"));
+                let (name, dice) = self.named("writer", place, &format!("{}{number}", *speaks as u8));
                 let scene = self.scene;
                 let writer = Writer { scene, place, book, speaks: *speaks, name, dice, made: 0 };
                 started.push(self.scope.spawn(move || writer.run()));
@@ -274,10 +275,10 @@ impl<'s, 'e> Cast<'s, 'e> {
     }
 
     /// Names are in ids of operations and in paths: short, and of letters that need no escape.
-    fn named(&self, role: &str, place: &Place, which: &str) -> (String, super::dice::Dice) {
-        let room: String = place.room.chars().rev().take(4).collect::<Vec<_>>().into_iter().rev().collect();
-        let room = room.replace([':', '/', '.'], "_");
-        let name = format!("{role}-{which}-{:?}-{room}-{}", place.dialect, self.scene.label);
+    fn named(&self, role: &str, place: &Place, which: &str) -> (String, Dice) {
+        let end: String = place.room.chars().rev().take(4).filter(char::is_ascii_alphanumeric).collect();
+        let dialect: String = format!("{:?}", place.dialect).chars().take(3).collect();
+        let name = format!("{role}-{which}-{dialect}{end}-{}", self.scene.label);
         let dice = self.scene.dice(&name);
         (name, dice)
     }

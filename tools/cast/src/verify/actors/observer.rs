@@ -155,7 +155,8 @@ impl Observer<'_> {
             ask(&self.scene.history, &self.scene.door, &self.name, "POST", &path, &body);
             return;
         }
-        let id = format!("{}-{approval}", self.name);
+        // Of a room's members one decides natively.
+        let id = format!("decide-{approval}");
         let mut decide = json!({"op": "decide", "room": self.place.room, "id": id, "approval": approval,
             "decision": verdict, "seen": digest});
         if verdict == "edit"
