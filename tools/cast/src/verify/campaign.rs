@@ -12,7 +12,7 @@ use super::history::{Connection, Ending, write_transcript};
 use super::judge::{Rule, Tally, judge};
 use super::log::{self, Logs};
 use super::options::Options;
-use super::report::{Totals, table};
+use super::report::{Totals, say, table};
 use super::scene::Scene;
 use super::server::{START_MAX, Server, program};
 use super::stage::{Stage, play};
@@ -34,7 +34,7 @@ const DEPLOYMENT_SECONDS: u32 = 20;
 /// The number of violations.
 pub fn run(options: &Options) -> Result<usize, String> {
     let seed = options.seed.unwrap_or_else(|| now().as_nanos() as u64 & 0xffff_ffff);
-    println!("seed {seed}");
+    say(&format!("seed {seed}"));
     let mut campaign = Campaign {
         options,
         seed,
@@ -126,13 +126,13 @@ impl Campaign<'_> {
             self.totals.stops += u32::from(by_order);
             self.totals.slowest_start = self.totals.slowest_start.max(started?);
             if self.totals.rounds.is_multiple_of(ROUNDS_A_LINE) {
-                println!(
+                say(&format!(
                     "{:>6.1} s  round {}/{}  {} frames",
                     self.begun.elapsed().as_secs_f64(),
                     self.totals.rounds,
                     self.options.rounds,
                     self.totals.frames + scene.history.now()
-                );
+                ));
             }
         }
         pause(&mut dice);
@@ -225,16 +225,16 @@ impl Campaign<'_> {
 
     fn conclude(self) -> usize {
         let violations = self.tally.violations();
-        println!("\n{}", table(&self.tally));
+        say(&format!("\n{}", table(&self.tally)));
         for what in &self.unchecked {
-            println!("not checked: {what}");
+            say(&format!("not checked: {what}"));
         }
-        println!("{} in {:.1} s", self.totals, self.begun.elapsed().as_secs_f64());
+        say(&format!("{} in {:.1} s", self.totals, self.begun.elapsed().as_secs_f64()));
         if let Some(kept) = &self.kept {
-            println!("kept: {}", kept.display());
+            say(&format!("kept: {}", kept.display()));
         }
-        println!("again: {}", self.options.again(self.seed));
-        println!("{violations} violations, seed {}", self.seed);
+        say(&format!("again: {}", self.options.again(self.seed)));
+        say(&format!("{violations} violations, seed {}", self.seed));
         violations
     }
 }

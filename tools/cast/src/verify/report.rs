@@ -1,6 +1,7 @@
 //! What a person and a script are told at the end: each promise, how often it was checked, where it was broken.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 
 use super::judge::{Rule, Tally};
 
@@ -20,6 +21,11 @@ pub struct Totals {
     pub operations: usize,
     pub copies: usize,
     pub slowest_start: std::time::Duration,
+}
+
+/// A line on standard output. Whoever stops reading it does not stop the run: a server of our own must not outlive it.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 pub fn table(tally: &Tally) -> String {
