@@ -12,7 +12,7 @@ use crate::connect::{Failure, Outcome, reach};
 use crate::target::Address;
 
 /// More than anything here is answered with.
-const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
+const ANSWER_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
@@ -34,15 +34,24 @@ impl Answer {
     }
 }
 
-/// The path and the headers are ours or were judged: nothing in them can break a line.
 pub fn post(address: &Address, headers: &[(&str, String)], body: &Value, timeout: Duration) -> Result<Answer, Failure> {
-    let body = body.to_string();
-    let mut request = format!(
-        "POST {} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n",
-        address.path,
-        address.authority(),
-        body.len()
-    );
+    ask(address, "POST", headers, Some(body), timeout)
+}
+
+/// The path and the headers are ours or were judged: nothing in them can break a line.
+pub fn ask(
+    address: &Address,
+    method: &str,
+    headers: &[(&str, String)],
+    body: Option<&Value>,
+    timeout: Duration,
+) -> Result<Answer, Failure> {
+    let body = body.map(Value::to_string).unwrap_or_default();
+    let mut request =
+        format!("{method} {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", address.path, address.authority());
+    if !body.is_empty() {
+        request.push_str(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()));
+    }
     for (name, value) in headers {
         request.push_str(&format!("{name}: {value}\r\n"));
     }

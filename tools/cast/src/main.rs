@@ -12,6 +12,7 @@ mod http;
 mod probe;
 mod report;
 mod target;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,8 @@ enum Command {
     Bench(Box<bench::Options>),
     /// Play a backend, so that every dialect moves: an agent, a workflow, a coordinator, tickets, a document.
     Demo(Box<demo::Options>),
+    /// Check the server's promises: kill it, cut it off, send again, and compare what was told with what is stored.
+    Verify(Box<verify::Options>),
 }
 
 fn main() -> ExitCode {
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Command::Probe(options) => probe::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Demo(options) => demo::run(&options),
+        Command::Verify(options) => verify::run(&options),
     };
     ExitCode::from(outcome as u8)
 }
