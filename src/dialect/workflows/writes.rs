@@ -16,6 +16,7 @@ use crate::dialect::{Applied, Asker, Env, Failure, Reply, Start, Write};
 use crate::http::{Reason, Reject, Response};
 use crate::ids::{RoomName, Seq};
 use crate::model::{Record, RowsError, Shelf, TaskKind, Transaction};
+use crate::mutant::Mutant;
 use crate::ws;
 
 /// Messages that wait for whoever is away.
@@ -91,6 +92,7 @@ pub fn apply(
     let room = &write.room;
     let reply = match change {
         Change::Enter { place, client } => enter(place, client.as_deref(), asker, rows, env)?,
+        Change::Seen { .. } if env.canary.is(Mutant::MarksForgotten) => Reply::Silence,
         Change::Seen { seen } => {
             note(room, seen, rows)?;
             Reply::Silence

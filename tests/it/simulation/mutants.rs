@@ -34,7 +34,7 @@ const LETHAL: &[(Mutant, &[&str])] = &[
     (PartialFill, &["G4", "G6"]),
     (StandOutlivesTrim, &["G6"]),
     (HistoryBeforeRegistering, &["G4", "G6", "L5"]),
-    (GapDelivered, &["G4", "G6"]),
+    (GapDelivered, &["G4", "G6", "L5"]),
     (SlowReaderLosesMiddle, &["G4", "G6"]),
     (EventsSwapped, &["G4", "G6"]),
     (DrainForgets, &["L6"]),
