@@ -211,8 +211,8 @@ impl World {
             if self.dice.chance(20) {
                 self.act();
             }
-            for place in 0..REACTORS {
-                ended[place] = ended[place] || self.turn_of(place)? == Flow::End;
+            for (place, ended) in ended.iter_mut().enumerate() {
+                *ended = *ended || self.turn_of(place)? == Flow::End;
             }
             if self.dice.chance(70) {
                 self.turn_worker()?;

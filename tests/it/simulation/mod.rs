@@ -148,7 +148,7 @@ fn no_seed_breaks_a_promise() {
     let plan = Plan::from_environment(500);
     let outcome = sweep(&plan, mutants::asked_for());
     outcome.print(&plan);
-    outcome.expect_no_violation(&plan);
+    outcome.expect_no_violation();
     outcome.expect_something_happened();
 }
 
