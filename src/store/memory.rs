@@ -983,6 +983,43 @@ mod tests {
     }
 
     #[test]
+    fn a_write_that_fails_leaves_its_transaction_to_the_rollback() {
+        let mut store = MemoryStore::new(1, 7);
+        store.faults().next_write(1, RowsError::Full);
+        store.begin(Wall(1)).unwrap();
+        append(store.rows(), "r", "x");
+        let draft = Draft { room: RoomName::new("r"), kind: "x".into(), body: Bytes::new() };
+        assert_eq!(store.rows().append(draft, &"a".into(), None, 0), Err(RowsError::Full));
+        store.rollback();
+        assert_eq!(store.log("r"), []);
+        assert_eq!(write(&mut store, 2, |tx| append(tx, "r", "y")), Seq(1), "the next one is whole");
+    }
+
+    #[test]
+    fn readers_and_housekeeping_fail_once_when_they_are_told_to() {
+        let mut store = MemoryStore::new(1, 7);
+        let (faults, mut snapshots) = (store.faults(), store.snapshots());
+        faults.next_snapshot(RowsError::Busy);
+        assert_eq!(snapshots.begin(), Err(RowsError::Busy));
+        assert_eq!(snapshots.begin(), Ok(()));
+        faults.next_tidy(RowsError::Full);
+        let mut tidy = || store.tidy(Wall(1), &Retention::default(), &mut Vec::new());
+        assert_eq!((tidy(), tidy()), (Err(RowsError::Full), Ok(())));
+    }
+
+    #[test]
+    fn who_writes_on_after_a_commit_that_broke_is_counted() {
+        let mut store = MemoryStore::new(1, 7);
+        store.faults().next_commit(Outcome::Broken);
+        store.begin(Wall(1)).unwrap();
+        append(store.rows(), "r", "x");
+        assert!(matches!(store.commit(), Err(CommitError::Refused(RowsError::Broken(_)))));
+        assert_eq!(store.faults().writes_after_unknown(), 0);
+        assert!(store.begin(Wall(2)).is_err());
+        assert_eq!((store.faults().writes_after_unknown(), store.log("r")), (1, Vec::new()));
+    }
+
+    #[test]
     fn a_busy_begin_passes() {
         let mut store = MemoryStore::new(1, 7);
         store.faults().busy_begins(2);

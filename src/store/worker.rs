@@ -295,7 +295,7 @@ impl<S: Store, I: From<Delivery> + Send> Worker<S, I> {
                     return Turn::Worked;
                 }
                 self.break_down();
-                let failure = if self.is(Mutant::UnknownIsRefused) { Failure::Broken } else { Failure::Unknown };
+                let failure = if self.is(Mutant::UnknownIsRefused) { Failure::Full } else { Failure::Unknown };
                 self.fail(batch, failure);
                 Turn::Broken
             }

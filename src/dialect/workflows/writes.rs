@@ -16,6 +16,7 @@ use crate::dialect::{Applied, Asker, Env, Failure, Reply, Start, Write};
 use crate::http::{Reason, Reject, Response};
 use crate::ids::{RoomName, Seq};
 use crate::model::{Record, RowsError, Shelf, TaskKind, Transaction};
+use crate::mutant::Mutant;
 use crate::ws;
 
 /// Messages that wait for whoever is away.
@@ -91,6 +92,7 @@ pub fn apply(
     let room = &write.room;
     let reply = match change {
         Change::Enter { place, client } => enter(place, client.as_deref(), asker, rows, env)?,
+        Change::Seen { .. } if env.canary.is(Mutant::MarksForgotten) => Reply::Silence,
         Change::Seen { seen } => {
             note(room, seen, rows)?;
             Reply::Silence
@@ -199,11 +201,19 @@ fn resume(room: RoomName, client: Option<&str>, rows: &mut dyn Transaction) -> R
         Some(seq) => seq,
         None => mark(&room, "", rows)?.unwrap_or_default(),
     };
-    if client.is_none() && seen < head {
-        put_mark(&room, "", head, rows)?;
-    }
     let oldest = head.0.saturating_sub(WAITING_MAX).max(floor.0);
-    Ok(Start { room, after: Seq(seen.0.max(oldest).min(head.0)), head })
+    let after = Seq(seen.0.max(oldest).min(head.0));
+    match client {
+        None if seen < head => put_mark(&room, "", head, rows)?,
+        // From now on it is known where it stands. Else a server that is killed before it has written down how far this
+        // client has seen would take it for a stranger, and keep from it what others have seen meanwhile.
+        Some(client) if own.is_none() => {
+            make_way(&room, rows)?;
+            put_mark(&room, client, after, rows)?;
+        }
+        _ => {}
+    }
+    Ok(Start { room, after, head })
 }
 
 /// Only a workflow's messages wait for anybody.
@@ -433,6 +443,19 @@ mod tests {
         seen(&mut fake, "workflow:w", &[("c", 58), ("", 3)]);
         assert_eq!(after(&mut fake, Some("c")), 58, "a client's own is what was last said of it");
         assert_eq!(after(&mut fake, None), 60, "anybody's only rises");
+    }
+
+    /// The simulation's seed 5865 of 28 November: the server was killed before it had written down what the client had
+    /// seen, and what others saw meanwhile was kept from it.
+    #[test]
+    fn v8_a_client_whose_server_was_killed_is_no_stranger() {
+        let mut fake = Fake::with(&[]);
+        add(&mut fake, "workflow:w", 2);
+        assert_eq!(after(&mut fake, Some("c")), 0);
+        add(&mut fake, "workflow:w", 17);
+        seen(&mut fake, "workflow:w", &[("d", 19)]);
+        assert_eq!(after(&mut fake, Some("c")), 0, "again rather than never");
+        assert_eq!(after(&mut fake, Some("e")), 19, "a stranger");
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl World {
         match self.dice.below(16) {
             0 | 1 => self.crash()?,
             2 | 3 => self.step_the_wall_clock(),
-            4 | 5 => self.storm(),
+            4 | 5 => self.storms()?,
             6 => self.drain()?,
             7 => self.stall()?,
             8 => self.pause()?,
@@ -61,6 +61,28 @@ impl World {
             13 => self.clock.advance(Duration::from_millis(self.dice.roll() % 40_000)),
             _ => {}
         }
+        Ok(())
+    }
+
+    /// A break of the network, or two with some seconds between them, in which what was remembered of rooms may have
+    /// become old.
+    fn storms(&mut self) -> Result<(), String> {
+        self.storm();
+        if self.dice.chance(70) {
+            return Ok(());
+        }
+        for round in 0..24 {
+            self.turn_reactor()?;
+            self.turn_reader();
+            self.read_some()?;
+            self.collect();
+            if round >= 16 {
+                self.act();
+                self.turn_worker()?;
+                self.clock.advance(Duration::from_secs(1));
+            }
+        }
+        self.storm();
         Ok(())
     }
 
@@ -189,8 +211,8 @@ impl World {
             if self.dice.chance(20) {
                 self.act();
             }
-            for place in 0..REACTORS {
-                ended[place] = ended[place] || self.turn_of(place)? == Flow::End;
+            for (place, ended) in ended.iter_mut().enumerate() {
+                *ended = *ended || self.turn_of(place)? == Flow::End;
             }
             if self.dice.chance(70) {
                 self.turn_worker()?;
@@ -224,7 +246,7 @@ impl World {
     }
 
     fn end_of_process(&mut self) -> Result<(), String> {
-        self.tally.pages_read += self.process.status.metrics.lagging_reads.get();
+        self.tally.note(&self.process.status.metrics);
         let wires: Vec<_> = self.peers().map(|peer| peer.wire.clone()).collect();
         for wire in wires.iter().chain(self.ghosts.iter().map(|page| &page.peer.wire)) {
             lock(wire).server_gone = true;

@@ -4,7 +4,7 @@
 //! ```text
 //! SIM_SEEDS=n     how many seeds (default: a few hundred)         SIM_SEED=n      the first of them
 //! SIM_SECONDS=n   as many as are begun in so much time            SIM_THREADS=n   side by side (default: one a core)
-//! SIM_MUTANT=name a core that is broken in this way (feature `canary`)
+//! SIM_MUTANT=name a core that is broken so, `DrainForgets` for one (feature `canary`)
 //! cargo test -p commitcast --features canary --test it simulation:: -- --nocapture
 //! ```
 //!
@@ -146,9 +146,9 @@ fn play(mut world: World) -> Result<Run, String> {
 #[test]
 fn no_seed_breaks_a_promise() {
     let plan = Plan::from_environment(500);
-    let outcome = sweep(&plan, Canary::default());
+    let outcome = sweep(&plan, mutants::asked_for());
     outcome.print(&plan);
-    outcome.expect_no_violation(&plan);
+    outcome.expect_no_violation();
     outcome.expect_something_happened();
 }
 

@@ -137,7 +137,7 @@ impl Outcome {
         );
     }
 
-    pub fn expect_no_violation(&self, _plan: &Plan) {
+    pub fn expect_no_violation(&self) {
         if let Some((seed, error)) = &self.failure {
             panic!(
                 "seed {seed}: {error}\nreplay with SIM_SEED={seed} SIM_SEEDS=1 cargo test -p commitcast --features canary \

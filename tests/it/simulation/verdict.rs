@@ -59,6 +59,7 @@ impl World {
         }
         self.check_published(&logs[TOPIC])?;
         check_fences(&logs[FREE])?;
+        self.check_drains()?;
         self.check_tickets(&logs[TICKETS])?;
         self.check_approvals(&logs[SESSION])?;
         self.check_tasks(&logs[SESSION], &logs[TICKETS], &logs[CHAT])?;
@@ -70,7 +71,7 @@ impl World {
         let tasks = self.office.ledger.tasks.len();
         let decisions = decisions(&logs[SESSION])?.len();
         let native = self.native_views.iter().map(|view| view.shown.len()).sum();
-        self.tally.pages_read += self.process.status.metrics.lagging_reads.get();
+        self.tally.note(&self.process.status.metrics);
         self.tally.resets = self.native_views.iter().map(|view| view.resets).sum();
         Ok(Run {
             events,
@@ -164,6 +165,15 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// What was stored was answered before its sender was told to go. (Sent twice, it may be the other copy.)
+    fn check_drains(&self) -> Result<(), String> {
+        let is_lost = |id: &str| self.ops.all.get(id).is_some_and(|op| op.copies == 1 && self.disk.holds(op.room, id));
+        match self.left_alone.iter().find(|(id, _)| is_lost(id)) {
+            Some((id, who)) => Err(format!("L6: {who} was told to go; its {id} was stored, and never answered")),
+            None => Ok(()),
+        }
     }
 
     // ---- workflows -------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use commitcast::clock::{Clock, Mono, Wall};
 use commitcast::config::Live;
+use commitcast::metrics::{CloseLabel, Metrics};
 use commitcast::model::Event;
 use commitcast::mutant::Canary;
 use commitcast::reactor::{Flow, Inbound};
@@ -61,6 +62,8 @@ pub struct World {
     pub old_places: BTreeMap<usize, Place>,
     /// Pages of clients that may come back, until the server has noticed that they are gone.
     pub ghosts: Vec<Page>,
+    /// Operations that were not answered when a draining server told their sender to go, and the sender.
+    pub left_alone: Vec<(String, String)>,
     pub tally: Tally,
 }
 
@@ -80,6 +83,14 @@ pub struct Tally {
     pub resets: usize,
     /// Pages of events that were read from the log for those behind.
     pub pages_read: u64,
+}
+
+impl Tally {
+    /// What one process counted itself.
+    pub fn note(&mut self, metrics: &Metrics) {
+        self.pages_read += metrics.lagging_reads.get();
+        self.slow += metrics.closes.get_or_create(&CloseLabel { code: 4008 }).get() as usize;
+    }
 }
 
 impl World {
@@ -121,6 +132,7 @@ impl World {
             trace: Trace::default(),
             old_places: BTreeMap::new(),
             ghosts: Vec::new(),
+            left_alone: Vec::new(),
             tally: Tally::default(),
         }
     }
@@ -477,9 +489,11 @@ impl World {
             self.views.push(View { ended: true, ..client.view });
         }
         for native in take_gone(&mut self.natives, |native| &native.peer) {
-            match native.peer.close {
-                Some((4008, _)) => self.tally.slow += 1,
-                Some((1012, _)) => self.tally.restarted += 1,
+            match &native.peer.close {
+                Some((1012, reason)) if reason == "restart" => {
+                    self.tally.restarted += 1;
+                    self.left_alone.extend(native.asked.keys().map(|id| (id.clone(), native.view.number.clone())));
+                }
                 _ => {}
             }
             self.remember(&native);
