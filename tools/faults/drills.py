@@ -287,6 +287,34 @@ async def stalled(server, told, dice, millis=10_000):
     )
 
 
+def hang(shim, options):
+    """Threat row 81: a sync that does not come back. The process ends by itself, and the next one knows what became of it."""
+    server = FaultyServer(shim, config())
+    dice = random.Random(options.seed)
+    told = Told("hanging")
+    with server:
+        ended = asyncio.run(hung(server, told, dice))
+        settle_after_restart(server, told, dice)
+        stop_well(server)
+    say(f"a sync that hangs: the process ended by itself after {ended:.0f} s, {len(told.acknowledged)} acknowledged, 0 lost")
+
+
+async def hung(server, told, dice):
+    async with Company(server, told, dice) as company:
+        await company.start_writers(3)
+        while len(told.acknowledged) < 20:
+            await asyncio.sleep(0.005)
+        server.control.arm(SYNC, action=STALL, millis=120_000)
+        server.wait_for_hit(10)
+        begun = time.monotonic()
+        while server.is_running():
+            expect(time.monotonic() - begun < 40, "it neither goes on nor ends")
+            await asyncio.sleep(0.05)
+    equal(server.process.returncode, -signal.SIGABRT, "the end of a process whose commit hangs")
+    expect("a commit hangs" in server.last_words(), "it does not say why it ended")
+    return time.monotonic() - begun
+
+
 def lock(_, options):
     """L2, threat row 75: a foreign program holds the database for ten seconds."""
     server = Server(config=config(), prompts=False)
