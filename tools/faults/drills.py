@@ -62,13 +62,13 @@ class Company:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
-    async def start_writers(self, count, window=2):
+    async def start_writers(self, count, window=2, patience=ANSWER_SECONDS):
         writers = []
         for n in range(count):
             name = f"w{n}-{len(self.tasks)}"
             own = random.Random(self.dice.random())
             socket = await Socket.open(self.server)
-            writers.append(asyncio.create_task(write(socket, self.told, name, own, self.stop, window)))
+            writers.append(asyncio.create_task(write(socket, self.told, name, own, self.stop, window, patience)))
         self.tasks += writers
         return writers
 
@@ -442,7 +442,7 @@ def pause(_, options):
 
 async def paused(server, told, dice, seconds):
     async with Company(server, told, dice) as company:
-        writers = await company.start_writers(3)
+        writers = await company.start_writers(3, patience=seconds + ANSWER_SECONDS)
         # It upgrades and never answers a ping: as good as gone.
         dead_reader, dead = await asyncio.open_connection("127.0.0.1", server.port)
         dead.write(
