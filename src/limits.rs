@@ -265,9 +265,10 @@ pub const BACKLOG: i32 = 4096;
 pub const DESCRIPTORS_RESERVED: u64 = 64;
 /// Pause after `accept` failed for want of descriptors; mio is edge-triggered, so nobody wakes us (PROMISES.md F5).
 pub const ACCEPT_RETRY_MIN: Duration = Duration::from_millis(50);
-pub const ACCEPT_RETRY_MAX: Duration = Duration::from_millis(500);
-const _: () =
-    assert!(ACCEPT_RETRY_MAX.as_millis() <= 500, "with descriptors free, accepting goes on within a second (L4)");
+/// The longest: behind it come, a few at a time, all who have waited in the backlog, and the last of them is to be accepted
+/// within a second of the first free descriptor (PROMISES.md L4).
+pub const ACCEPT_RETRY_MAX: Duration = Duration::from_millis(250);
+const _: () = assert!(ACCEPT_RETRY_MAX.as_millis() <= 250, "a second holds several tries");
 
 const _: () =
     assert!(2 * SEND_BUFFER_BYTES >= 4 * SEGMENT_BYTES_MAX as usize, "a receiver acknowledges every other segment");

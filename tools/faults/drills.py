@@ -62,13 +62,13 @@ class Company:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
-    async def start_writers(self, count, window=2):
+    async def start_writers(self, count, window=2, patience=ANSWER_SECONDS):
         writers = []
         for n in range(count):
             name = f"w{n}-{len(self.tasks)}"
             own = random.Random(self.dice.random())
             socket = await Socket.open(self.server)
-            writers.append(asyncio.create_task(write(socket, self.told, name, own, self.stop, window)))
+            writers.append(asyncio.create_task(write(socket, self.told, name, own, self.stop, window, patience)))
         self.tasks += writers
         return writers
 
@@ -287,6 +287,34 @@ async def stalled(server, told, dice, millis=10_000):
     )
 
 
+def hang(shim, options):
+    """Threat row 81: a sync that does not come back. The process ends by itself, and the next one knows what became of it."""
+    server = FaultyServer(shim, config())
+    dice = random.Random(options.seed)
+    told = Told("hanging")
+    with server:
+        ended = asyncio.run(hung(server, told, dice))
+        settle_after_restart(server, told, dice)
+        stop_well(server)
+    say(f"a sync that hangs: the process ended by itself after {ended:.0f} s, {len(told.acknowledged)} acknowledged, 0 lost")
+
+
+async def hung(server, told, dice):
+    async with Company(server, told, dice) as company:
+        await company.start_writers(3)
+        while len(told.acknowledged) < 20:
+            await asyncio.sleep(0.005)
+        server.control.arm(SYNC, action=STALL, millis=120_000)
+        server.wait_for_hit(10)
+        begun = time.monotonic()
+        while server.is_running():
+            expect(time.monotonic() - begun < 40, "it neither goes on nor ends")
+            await asyncio.sleep(0.05)
+    equal(server.process.returncode, -signal.SIGABRT, "the end of a process whose commit hangs")
+    expect("a commit hangs" in server.last_words(), "it does not say why it ended")
+    return time.monotonic() - begun
+
+
 def lock(_, options):
     """L2, threat row 75: a foreign program holds the database for ten seconds."""
     server = Server(config=config(), prompts=False)
@@ -414,7 +442,7 @@ def pause(_, options):
 
 async def paused(server, told, dice, seconds):
     async with Company(server, told, dice) as company:
-        writers = await company.start_writers(3)
+        writers = await company.start_writers(3, patience=seconds + ANSWER_SECONDS)
         # It upgrades and never answers a ping: as good as gone.
         dead_reader, dead = await asyncio.open_connection("127.0.0.1", server.port)
         dead.write(

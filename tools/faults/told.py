@@ -131,8 +131,9 @@ class Socket:
         self.socket.transport.abort()
 
 
-async def write(socket, told, name, dice, stop, window):
-    """Pipelines publishes until `stop` is set, then waits for what is unanswered; or until the socket ends."""
+async def write(socket, told, name, dice, stop, window, patience=ANSWER_SECONDS):
+    """Pipelines publishes until `stop` is set, then waits for what is unanswered; or until the socket ends. `patience`: how
+    long an answer may take, for a server that is stopped meanwhile."""
     waiting = 0
     number = 0
     try:
@@ -146,12 +147,12 @@ async def write(socket, told, name, dice, stop, window):
                 await socket.publish(told, id)
             if waiting == 0:
                 return await socket.close()
-            await socket.answer(told)
+            await socket.answer(told, patience)
             waiting -= 1
     except ConnectionClosed:
         told.closes.append(socket.close_code())
     except TimeoutError:
-        raise AssertionError(f"{name} has waited {ANSWER_SECONDS} s for {waiting} answers") from None
+        raise AssertionError(f"{name} has waited {patience} s for {waiting} answers") from None
 
 
 async def observe(socket, told):
