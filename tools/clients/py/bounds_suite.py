@@ -2,8 +2,8 @@
 
     bounds_suite.py [--connects 20000] [--seconds 1.5] [--stalled 1000] [--seed N] [--only NAME…]
 
-`--connects 1000000 --seconds 30` is the nightly form. Tests: refused, limits, at-once, storm, rooms, stalled, hot, floods (storm.py and
-floods.py hold the attackers). A failure prints the seed and the command that repeats it.
+`--connects 1000000 --seconds 30` is the nightly form. Tests: refused, limits, at-once, storm, rooms, stalled, hot, and floods
+or one of them (storm.py and floods.py hold the attackers). A failure prints the seed and the command that repeats it.
 """
 
 import argparse
@@ -330,7 +330,15 @@ def main():
     parser.add_argument("--only", nargs="*", help="tests or floods by name")
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
-    tests = {"refused": refused, "limits": limits, "at-once": at_once, "storm": storm_test, "rooms": rooms, "stalled": stalled, "hot": hot}
+    tests = {
+        "refused": refused,
+        "limits": limits,
+        "at-once": at_once,
+        "storm": storm_test,
+        "rooms": rooms,
+        "stalled": stalled,
+        "hot": hot,
+    }
     tally = Tally()
     for name, test in tests.items():
         if not options.only or name in options.only:
