@@ -105,12 +105,14 @@ pub struct Listener {
     /// Those that waited in the kernel before a socket was ours may lack what accepted sockets have from it.
     unequipped: Vec<bool>,
     reactors: Vec<Mailbox<Inbound<TcpStream>>>,
-    next: usize,
+    /// How many connections the reactors were dealt.
+    dealt: u64,
     reserve: Option<File>,
     /// How long the present pause is; none when accepting.
     pause: Option<Duration>,
-    /// Open connections of the process, as the metrics know them, may not pass this.
-    connections_max: i64,
+    /// Connections dealt and not over may not pass this. They are counted here, where one is made: the gauge of the open ones
+    /// lags by a turn of a reactor, in which a burst of connects went to twice the limit.
+    connections_max: u64,
     metrics: Arc<Metrics>,
     stop: Arc<AtomicBool>,
 }
@@ -156,10 +158,10 @@ impl Listener {
             unequipped: vec![true; sockets.len()],
             sockets,
             reactors,
-            next: 0,
+            dealt: 0,
             reserve: reserve(),
             pause: None,
-            connections_max: i64::try_from(connections_max).unwrap_or(i64::MAX),
+            connections_max: connections_max as u64,
             metrics,
             stop,
         };
@@ -178,7 +180,7 @@ impl Listener {
         // Listeners that may have somebody waiting: an edge is told once.
         let mut waiting: Vec<bool> = vec![true; self.sockets.len()];
         while !self.stop.load(Ordering::Acquire) {
-            let before = self.next;
+            let before = self.dealt;
             for (index, flag) in waiting.iter_mut().enumerate() {
                 if *flag {
                     *flag = self.accept_burst(index);
@@ -187,7 +189,7 @@ impl Listener {
             for reactor in &mut self.reactors {
                 reactor.ring();
             }
-            if self.next != before {
+            if self.dealt != before {
                 std::thread::sleep(ACCEPT_REST);
             }
             let patience = match self.pause {
@@ -224,7 +226,7 @@ impl Listener {
                         log::debug!("accept: {error}");
                         continue;
                     }
-                    if self.metrics.connections.get() >= self.connections_max {
+                    if self.dealt.saturating_sub(self.metrics.ended.get()) >= self.connections_max {
                         self.metrics.rejected(Reason::TooManyConnections.row().name);
                         refuse(stream);
                         continue;
@@ -250,8 +252,8 @@ impl Listener {
     }
 
     fn deal(&mut self, socket: TcpStream, peer: SocketAddr, listener: usize) {
-        let reactor = self.next % self.reactors.len().max(1);
-        self.next = self.next.wrapping_add(1);
+        let reactor = (self.dealt % self.reactors.len().max(1) as u64) as usize;
+        self.dealt += 1;
         if let Some(mailbox) = self.reactors.get_mut(reactor) {
             mailbox.post_or_wait(Inbound::Socket { socket, peer, listener: listener as u8 });
         }

@@ -71,6 +71,8 @@ pub struct Metrics {
     pub file_writes: Counter,
     pub file_write_failures: Counter,
     pub file_writes_pending: Gauge,
+    /// Connections that were dealt to a reactor and are over. For the listener, which knows how many it dealt; not shown.
+    pub ended: Counter,
     /// Shown under the agents' own names (service.rs), so not in the registry.
     pub agents: Agents,
 }
@@ -124,6 +126,7 @@ impl Default for Metrics {
             file_writes: Counter::default(),
             file_write_failures: Counter::default(),
             file_writes_pending: Gauge::default(),
+            ended: Counter::default(),
             agents: Agents::default(),
         };
         let mut registry = Registry::with_prefix("commitcast");
@@ -259,6 +262,7 @@ pub struct Counts {
     pub outbox_bytes: i64,
     pub unfinished_bytes: i64,
     pub accepted: u64,
+    pub ended: u64,
     pub messages_in: u64,
     pub messages_out: u64,
     pub bytes_in: u64,
@@ -297,6 +301,7 @@ impl Counts {
         shift(&metrics.outbox_bytes, self.outbox_bytes, published.outbox_bytes);
         shift(&metrics.unfinished_bytes, self.unfinished_bytes, published.unfinished_bytes);
         add(&metrics.accepted, self.accepted, published.accepted);
+        add(&metrics.ended, self.ended, published.ended);
         add(&metrics.messages_in, self.messages_in, published.messages_in);
         add(&metrics.messages_out, self.messages_out, published.messages_out);
         add(&metrics.bytes_in, self.bytes_in, published.bytes_in);

@@ -74,6 +74,7 @@ impl<P: Poller> Reactor<P> {
         let conn = Connection::new(self.now.0);
         let Some(id) = self.table.insert(socket, conn, peer.ip(), listener) else {
             log::error!("every slot of reactor {} is taken: {peer} was dropped", self.wiring.index);
+            self.counts.ended += 1;
             return;
         };
         self.counts.accepted += 1;

@@ -78,6 +78,7 @@ impl<P: Poller> Reactor<P> {
         }
         self.weigh(id);
         let Some(mut entry) = self.table.remove(id) else { return };
+        self.counts.ended += 1;
         if entry.takes {
             self.gone(id);
         }

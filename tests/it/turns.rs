@@ -60,16 +60,20 @@ impl Socket {
 impl Transport for Socket {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let mut pipe = self.0.borrow_mut();
-        if pipe.is_endless && pipe.read == pipe.input.len() {
-            pipe.read = 0;
+        let mut length = 0;
+        while length < into.len() {
+            if pipe.is_endless && pipe.read == pipe.input.len() {
+                pipe.read = 0;
+            }
+            let piece = (into.len() - length).min(pipe.input.len() - pipe.read);
+            if piece == 0 {
+                break;
+            }
+            into[length..length + piece].copy_from_slice(&pipe.input[pipe.read..pipe.read + piece]);
+            pipe.read += piece;
+            length += piece;
         }
-        let length = into.len().min(pipe.input.len() - pipe.read);
-        if length == 0 {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        into[..length].copy_from_slice(&pipe.input[pipe.read..pipe.read + length]);
-        pipe.read += length;
-        Ok(length)
+        if length == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(length) }
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -2,8 +2,8 @@
 
     bounds_suite.py [--connects 20000] [--seconds 1.5] [--stalled 1000] [--seed N] [--only NAME…]
 
-`--connects 1000000 --seconds 30` is the nightly form. Tests: refused, limits, storm, rooms, stalled, hot, floods (storm.py and
-floods.py hold the attackers). A failure prints the seed and the command that repeats it.
+`--connects 1000000 --seconds 30` is the nightly form. Tests: refused, limits, at-once, storm, rooms, stalled, hot, and floods
+or one of them (storm.py and floods.py hold the attackers). A failure prints the seed and the command that repeats it.
 """
 
 import argparse
@@ -138,6 +138,35 @@ def limits(options):
             answers.append(json.loads(client.next_text()).get("op"))
         equal(answers, ["joined"] * 128 + ["refused"] * 2, "rooms of one connection")
         client.close()
+
+
+def at_once(options):
+    """N and not one more of three times as many that dial before anybody is answered."""
+    with Server(config="[limits]\nconnections = 200\n", prompts=False) as server:
+        dice = random.Random(options.seed)
+        for round in range(5):
+            dialled = [dial(server.port, dice) for _ in range(600)]
+            for sock in dialled:
+                try:
+                    sock.sendall(handshake(server.port, "/v1/connect"))
+                except OSError:
+                    pass  # it was refused before it spoke
+            let_in = sum(was_let_in(sock) for sock in dialled)
+            # Whoever asked just now may not be gone.
+            expect(let_in in (199, 200), f"{let_in} let in of six hundred at once in round {round}")
+            for sock in dialled:
+                sock.close()
+            deadline = time.monotonic() + 20
+            while server.get("/readyz")[0] != 200:
+                expect(time.monotonic() < deadline, "places of the process do not come back")
+            nothing_left(server)
+
+
+def was_let_in(sock):
+    try:
+        return heard_head(sock) == 101
+    except (OSError, AssertionError):
+        return False
 
 
 def nothing_left(server):
@@ -302,7 +331,15 @@ def main():
     parser.add_argument("--only", nargs="*", help="tests or floods by name")
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
-    tests = {"refused": refused, "limits": limits, "storm": storm_test, "rooms": rooms, "stalled": stalled, "hot": hot}
+    tests = {
+        "refused": refused,
+        "limits": limits,
+        "at-once": at_once,
+        "storm": storm_test,
+        "rooms": rooms,
+        "stalled": stalled,
+        "hot": hot,
+    }
     tally = Tally()
     for name, test in tests.items():
         if not options.only or name in options.only:
