@@ -5,12 +5,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use commitcast::auth::rights::{Rights, Verb};
-use commitcast::auth::token::{Algorithm, Claims, KeyRing, LEEWAY_SECONDS, Rules, USER_CHARS_MAX};
+use commitcast::auth::token::{Algorithm, Claims, KeyIdentity, KeyRing, LEEWAY_SECONDS, Rules, USER_CHARS_MAX};
 use commitcast::clock::Wall;
 use commitcast::limits::{ROOM_NAME_BYTES_MAX, TOKEN_BYTES_MAX};
 use jsonwebtoken::EncodingKey;
@@ -85,7 +85,7 @@ pub fn token(data: &[u8]) {
     };
     let found = realm.ring.verify(&token, NOW);
     if let Ok(claims) = found {
-        let expected = second_reading(&token, realm);
+        let expected = second_reading(&token, realm, &claims.key);
         assert_eq!(Some(&claims), expected.as_ref(), "{token}");
         use_of(&claims);
     }
@@ -117,8 +117,8 @@ fn use_of(claims: &Claims) {
     }
 }
 
-/// None: not to be let in.
-fn second_reading(token: &str, realm: &Realm) -> Option<Claims> {
+/// None: not to be let in. `said` is whose signature it is taken for, which must be that of the key found here.
+fn second_reading(token: &str, realm: &Realm, said: &Arc<KeyIdentity>) -> Option<Claims> {
     let parts: Vec<&str> = token.split('.').collect();
     let [header, payload, _] = parts[..] else { return None };
     let [header_text, payload_text] = [header, payload].map(|part| URL_SAFE_NO_PAD.decode(part).ok());
@@ -131,7 +131,8 @@ fn second_reading(token: &str, realm: &Realm) -> Option<Claims> {
     };
     let key = match (kid, &realm.keys[..]) {
         (None, [only]) => only,
-        (None, _) => return None,
+        // No two keys of a realm have one algorithm.
+        (None, keys) => keys.iter().find(|key| header.get("alg") == Some(&Json::Text(key.name.to_owned())))?,
         (Some(kid), keys) => keys.iter().find(|key| key.kid == Some(kid))?,
     };
     let is_critical = !matches!(header.get("crit"), None | Some(Json::Null));
@@ -143,10 +144,13 @@ fn second_reading(token: &str, realm: &Realm) -> Option<Claims> {
     {
         return None;
     }
-    claims(&Json::object(&payload_text)?, &realm.rules)
+    let mut alone = KeyRing::new(Rules::default());
+    alone.add(None, Algorithm::parse(key.name)?, key.secret).ok()?;
+    assert!(alone.has(said), "another key is named than {} {:?}", key.name, key.kid);
+    claims(&Json::object(&payload_text)?, said, &realm.rules)
 }
 
-fn claims(payload: &Json, rules: &Rules) -> Option<Claims> {
+fn claims(payload: &Json, key: &Arc<KeyIdentity>, rules: &Rules) -> Option<Claims> {
     // Of these none may be there twice, and none be null.
     let known = ["sub", "user_id", "exp", "nbf", "jti", "rooms"];
     let is_plain =
@@ -188,7 +192,12 @@ fn claims(payload: &Json, rules: &Rules) -> Option<Claims> {
         None => None,
         Some(rooms) => Some(rights(rooms)?),
     };
-    Some(Claims { sub: sub.as_str().into(), user_id, exp, jti, rooms })
+    // Only to be compared with the moment of a revocation: whatever it is, it shuts nobody out.
+    let iat = match payload.get("iat") {
+        Some(Json::Number(number)) => number.as_i64().or(number.as_f64().map(|seconds| seconds.floor() as i64)),
+        _ => None,
+    };
+    Some(Claims { sub: sub.as_str().into(), user_id, exp, iat, jti, key: key.clone(), rooms })
 }
 
 fn rights(rooms: &Json) -> Option<Rights> {

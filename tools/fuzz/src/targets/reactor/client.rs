@@ -111,7 +111,7 @@ pub struct Client {
 
 impl Client {
     pub fn dial(door: usize, choice: u8, seed: u64) -> Client {
-        let wire = net::wire(seed ^ u64::from(choice) << 8);
+        let wire = net::wire(seed ^ u64::from(choice) << 8, net::Trace::default());
         if choice & 1 != 0 {
             lock(&wire).window = 200 + usize::from(choice);
         }
