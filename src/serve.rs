@@ -30,8 +30,6 @@ const EXIT_TIMEOUT: u8 = 5;
 const LOOK: Duration = Duration::from_millis(50);
 /// While nobody is served.
 const LOOK_CLOSELY: Duration = Duration::from_millis(5);
-/// How often a start is tried behind a predecessor that was killed: the kernel ends its connections in no order that we know.
-const LOCK_TRIES: u32 = 200;
 
 pub fn serve(flags: &Serve) -> ExitCode {
     // First of all, while there is one thread.
@@ -159,12 +157,14 @@ impl House<'_> {
         false
     }
 
+    /// Behind a predecessor that was killed the store may be locked for a moment still: of what it held, the kernel lets go
+    /// in no order that we know.
     fn start(&mut self, behind_a_predecessor: bool) -> Result<Server, StartError> {
-        let mut tries = if behind_a_predecessor { LOCK_TRIES } else { 1 };
+        let clock = Clock::system();
+        let until = clock.mono().after(if behind_a_predecessor { SUCCESSOR_READY } else { Duration::ZERO });
         loop {
-            tries -= 1;
             match Server::start_behind(&self.settings, &mut self.doors) {
-                Err(error) if tries > 0 && error.is_locked() && self.signals.terminations() == 0 => {
+                Err(error) if error.is_locked() && clock.mono() < until && self.signals.terminations() == 0 => {
                     std::thread::sleep(LOOK_CLOSELY);
                 }
                 started => return started,

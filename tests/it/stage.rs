@@ -4,7 +4,7 @@
 //! Every wait is for a frame, a line or an end, and has a deadline; nothing sleeps.
 
 use std::fmt::Debug;
-use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -200,6 +200,8 @@ impl Client {
                     None => Heard::Close(0, String::new()),
                 },
                 Ok(Message::Ping(_) | Message::Frame(_)) => continue,
+                // A read with a deadline is not taken up again by itself when the process was stopped meanwhile.
+                Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(tungstenite::Error::Io(error)) if is_timeout(&error) => {
                     panic!("{}: nothing came within {DEADLINE:?}", self.name)
                 }
