@@ -300,11 +300,12 @@ def quantile(buckets, share):
     return float("inf")
 
 
-def late(buckets):
-    """Turns over the bound, and the most that they can have been over it."""
+def late(buckets, total):
+    """Turns over the bound, and the most that they can have been over it when all turns took `total` seconds."""
     longest = max((bound for bound, _ in buckets if bound != float("inf")), default=0)
     over = [(min(bound, 2 * longest), count) for bound, count in buckets if bound > LAG_SECONDS]
-    return sum(count for _, count in over), sum(count * (bound - LAG_SECONDS) for bound, count in over)
+    turns = sum(count for _, count in over)
+    return turns, min(sum(count * (bound - LAG_SECONDS) for bound, count in over), total - turns * LAG_SECONDS)
 
 
 def judge(name, server, options, samples):
@@ -318,7 +319,7 @@ def judge(name, server, options, samples):
     pair.close()
     buckets = histogram(before, after, "loop_lag_seconds")
     turns, lag = sum(count for _, count in buckets), quantile(buckets, 1 - LATE_SHARE)
-    late_turns, over = late(buckets)
+    late_turns, over = late(buckets, after["loop_lag_seconds_sum"] - before["loop_lag_seconds_sum"])
     queued = queue_after - queue_before
     bound = after["memory_bound_bytes"] - CONNECTIONS * KERNEL_BYTES
     print(
