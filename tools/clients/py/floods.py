@@ -39,6 +39,12 @@ LATE_SHARE = 0.001
 RESET = struct.pack("ii", 1, 0)
 
 
+def is_wanted():
+    """The suite that started this process is still there: nobody else would end it."""
+    parent = multiprocessing.parent_process()
+    return parent is not None and parent.is_alive()
+
+
 class Attacker:
     """Connections that say the same again and again, as much as the server takes."""
 
@@ -48,7 +54,7 @@ class Attacker:
         self.seats = [None] * clients
 
     def run(self):
-        while True:
+        while is_wanted():
             for place, seat in enumerate(self.seats):
                 try:
                     self.seats[place] = self.turn(place, seat)
@@ -147,7 +153,7 @@ def noise(port):
 
 def connects(port):
     request = handshake(port, "/v1/connect")
-    while True:
+    while is_wanted():
         sock = socket.create_connection(("127.0.0.1", port), timeout=5)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         with contextlib.suppress(OSError):
