@@ -70,6 +70,8 @@ pub struct Join {
     pub recovered: bool,
     /// The position in the reset that followed, if one did: none where it has none.
     pub reset: Option<Option<u64>>,
+    /// Events came: a connection that was cut right behind the join says nothing about a reset.
+    pub was_shown: bool,
 }
 
 /// Somebody was told how an approval was decided.
@@ -324,7 +326,7 @@ impl<'c, 'f> Reader<'c, 'f> {
         };
         self.begin(&room, Start::After(after));
         let (name, epoch) = (self.connection.name.clone(), text(said, "epoch").to_owned());
-        self.facts.joins.push(Join { name, room, asked, since, epoch, head, recovered, reset: None });
+        self.facts.joins.push(Join { name, room, asked, since, epoch, head, recovered, reset: None, was_shown: false });
     }
 
     fn reset(&mut self, said: &Value) {
@@ -456,6 +458,10 @@ impl<'c, 'f> Reader<'c, 'f> {
     fn show(&mut self, room: &str, seq: Option<u64>, body: String, event: &Event) {
         if let Some((approval, decision)) = event.decision() {
             self.tell(approval, decision, Some(event.seq));
+        }
+        let name = &self.connection.name;
+        if let Some(join) = self.facts.joins.iter_mut().rev().find(|join| join.room == room && join.name == *name) {
+            join.was_shown = true;
         }
         let run = self.runs.get(room).and_then(|place| self.facts.runs.get_mut(*place));
         match run {

@@ -186,11 +186,13 @@ fn is_ready(address: &Address) -> bool {
         && http::ask(address, "GET", &[], None, patience).is_ok_and(|answer| answer.status == 200)
 }
 
-/// How long the process's first thread was ready to run and had no core. On a machine that is busy with something else
-/// that is no slowness of the server.
+/// How long the process's threads were ready to run and had no core, one after the other: a start is one thing after the
+/// other, too. On a machine that is busy with something else that is no slowness of the server; on one that is not, it is
+/// nothing.
 fn waited_for_a_core(pid: u32) -> Duration {
-    let schedule = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
-    Duration::from_nanos(delay_in(&schedule).unwrap_or(0))
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let schedules = threads.map(|thread| fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default());
+    Duration::from_nanos(schedules.filter_map(|schedule| delay_in(&schedule)).sum())
 }
 
 /// `schedstat`: nanoseconds on a core, nanoseconds waiting for one, and turns.

@@ -49,7 +49,7 @@ fn one(join: &Join, log: &Log, tally: &mut Tally) {
     } else if *seq >= log.floor {
         tally.check(Rule::Resume, join.recovered, || format!("{}: all it missed is kept, and it was reset", told()));
     }
-    if !join.recovered {
+    if !join.recovered && (join.reset.is_some() || join.was_shown) {
         tally.check(Rule::Reset, join.reset.flatten().is_some(), || {
             format!("{}: neither resumed nor told where it stands: {:?}", told(), join.reset)
         });
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn coming_back() {
-        let log = log(&["a", "b", "c"]);
+        let log = log(&["a", "b", "c", "d"]);
         let (b, c) = (event(2, "b"), event(3, "c"));
         let reset = json!({"op": "reset", "room": ROOM, "reason": "epoch", "epoch": "e", "seq": 3});
         let without_seq = json!({"op": "reset", "room": ROOM, "reason": "epoch", "epoch": "e"});
@@ -114,7 +114,8 @@ mod tests {
             ("what it had", back("e", 2, true, &[b, c]), Some(Rule::Duplicate)),
             ("another history, taken", back("x", 3, true, &[]), Some(Rule::Resume)),
             ("reset without need", back("e", 1, false, std::slice::from_ref(&reset)), Some(Rule::Resume)),
-            ("no reset", back("x", 1, false, &[]), Some(Rule::Reset)),
+            ("no reset", back("x", 3, false, &[event(4, "d")]), Some(Rule::Reset)),
+            ("cut off before the reset", back("x", 1, false, &[]), None),
             ("a reset without a position", back("x", 1, false, &[without_seq]), Some(Rule::Reset)),
         ] {
             assert_eq!(broken(&[connection], &log), Vec::from_iter(rule), "{what}");
