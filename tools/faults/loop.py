@@ -24,7 +24,7 @@ window = "0s"
 timeout = "10s"
 """
 ROOMS, WRITERS = 2, 2
-HIT_SECONDS = 60
+HIT_SECONDS = 240
 END_SECONDS = 10
 RESUME_SECONDS = 5
 # What SQLite's log index says when it cannot grow: an I/O error, whatever the errno was, so the outcome is unknown.
