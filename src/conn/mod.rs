@@ -54,10 +54,8 @@ pub struct Connection {
     parked: Option<Box<Intent>>,
     /// Questions out, not answered.
     inflight: u16,
-    /// The question out is a read: nothing else may go before it is answered.
-    exclusive: bool,
-    /// It is to go when it has its answers, and is not read any more: one that asks again with every answer would stay.
-    dismissed: bool,
+    /// What may be asked beside them.
+    asks: Asks,
     /// It is a WebSocket whose messages may be compressed, those to it with this window. (Here, where it costs no byte.)
     window: Option<Window>,
     /// What the books of its reactor hold of [`Connection::unfinished`]. (Here, where it costs no byte either.)
@@ -76,6 +74,25 @@ pub struct Connection {
     rate: Option<Box<Rate>>,
     /// What it was before it closed.
     last: Option<Box<(Session, Arc<str>)>>,
+}
+
+/// Two facts in one byte: as two of them they would cost a connection eight more.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asks(u8);
+
+impl Asks {
+    /// The question out is a read: nothing else may go before it is answered.
+    const EXCLUSIVE: u8 = 1;
+    /// It is to go when it has its answers, and is not read any more: one that asks again with every answer would stay.
+    const DISMISSED: u8 = 2;
+
+    fn is(self, fact: u8) -> bool {
+        self.0 & fact != 0
+    }
+
+    fn set(&mut self, fact: u8, holds: bool) {
+        self.0 = if holds { self.0 | fact } else { self.0 & !fact };
+    }
 }
 
 /// How much a WebSocket has used of what it may.
@@ -269,8 +286,7 @@ impl Connection {
             outbox: Outbox::default(),
             parked: None,
             inflight: 0,
-            exclusive: false,
-            dismissed: false,
+            asks: Asks::default(),
             window: None,
             weighed: 0,
             since: now,
@@ -321,12 +337,12 @@ impl Connection {
     /// May the next step be taken? If not, bytes wait in the tail and in the kernel.
     pub fn accepts(&self, limits: &Limits) -> bool {
         let free = self.parked.is_none()
-            && !self.dismissed
+            && !self.asks.is(Asks::DISMISSED)
             && self.outbox.bytes() <= limits.outbox
             && self.slowed_until().is_none();
         match self.phase {
             Phase::Head { .. } => free,
-            Phase::Open(_) => free && !self.exclusive && self.inflight < self.inflight_max(),
+            Phase::Open(_) => free && !self.asks.is(Asks::EXCLUSIVE) && self.inflight < self.inflight_max(),
             Phase::Closing { .. } => true,
             Phase::Asked(_) | Phase::Dead => false,
         }
@@ -334,7 +350,7 @@ impl Connection {
 
     /// It takes on nothing more.
     pub fn dismiss(&mut self) {
-        self.dismissed = true;
+        self.asks.set(Asks::DISMISSED, true);
     }
 
     /// A WebSocket that owes nothing and is owed nothing: of all its deadlines only that of its silence runs, and what it
@@ -477,7 +493,7 @@ impl Connection {
     }
 
     pub fn may_write(&self) -> bool {
-        !self.exclusive && self.inflight < self.inflight_max()
+        !self.asks.is(Asks::EXCLUSIVE) && self.inflight < self.inflight_max()
     }
 
     fn inflight_max(&self) -> u16 {
@@ -492,7 +508,7 @@ impl Connection {
             self.asked = now;
         }
         self.inflight += 1;
-        self.exclusive = exclusive;
+        self.asks.set(Asks::EXCLUSIVE, exclusive);
     }
 
     /// One question was answered.
@@ -500,7 +516,7 @@ impl Connection {
         self.inflight = self.inflight.saturating_sub(1);
         self.asked = now;
         if self.inflight == 0 {
-            self.exclusive = false;
+            self.asks.set(Asks::EXCLUSIVE, false);
         }
         self.heard = self.heard.max(now);
     }
@@ -772,7 +788,7 @@ impl Connection {
     #[cfg(any(test, debug_assertions))]
     pub fn check_invariants(&self) {
         self.outbox.check_invariants();
-        assert!(!self.exclusive || self.inflight == 1);
+        assert!(!self.asks.is(Asks::EXCLUSIVE) || self.inflight == 1);
         assert!(self.inflight <= INFLIGHT_BACKEND_MAX);
         if matches!(self.phase, Phase::Dead) {
             assert!(self.tail.is_empty() && self.parked.is_none() && self.outbox.is_empty());

@@ -740,7 +740,8 @@ fn every_verb_in_the_sources_is_written_down() {
         let known = words_of(dialect, ".client.");
         for line in code(source) {
             let Some((pattern, _)) = line.split_once("=>") else { continue };
-            for word in quoted(pattern).filter(|word| is_word(word)) {
+            // The failpoints' own word is in no build that serves anybody.
+            for word in quoted(pattern).filter(|word| is_word(word) && *word != "panic") {
                 assert!(known.contains(word), "src/dialect/{path} knows `{word}`, which no message of {dialect} is");
                 found += 1;
             }
