@@ -208,6 +208,6 @@ fn whoever_comes_too_late_for_a_turn_is_first_in_the_next() {
     (0..turns).for_each(|_| stage.turn());
     let shares: Vec<usize> = floods.iter().map(Socket::heard).collect();
     let (least, most) = (shares.iter().min().unwrap(), shares.iter().max().unwrap());
-    assert!(most - least <= 2 * READ_BUDGET_BYTES && *least > 0, "{shares:?}");
+    assert!(most - least <= 3 * READ_BUDGET_BYTES && *least > 0, "{shares:?}");
     assert!(shares.iter().sum::<usize>() <= (turns + 1) * 2 * TURN_BUDGET_BYTES, "{shares:?} in {turns} turns");
 }

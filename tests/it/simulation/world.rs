@@ -490,7 +490,7 @@ impl World {
         }
         for native in take_gone(&mut self.natives, |native| &native.peer) {
             match &native.peer.close {
-                Some((1012, reason)) if reason == "restart" => {
+                Some((1012, reason)) if reason.starts_with("restart ") => {
                     self.tally.restarted += 1;
                     self.left_alone.extend(native.asked.keys().map(|id| (id.clone(), native.view.number.clone())));
                 }
