@@ -194,7 +194,6 @@ impl House<'_> {
         let clock = Clock::system();
         let mut watchdog = Watchdog::new(clock.mono());
         let mut heir: Option<(Successor, Mono)> = None;
-        let (mut reloads, mut handovers) = (self.signals.reloads(), self.signals.handovers());
         while self.signals.terminations() == 0 && !server.store_is_broken() {
             std::thread::sleep(LOOK);
             if server.commit_hangs() {
@@ -202,10 +201,10 @@ impl House<'_> {
                 std::process::abort();
             }
             watchdog.look(server, clock.mono());
-            if std::mem::replace(&mut reloads, self.signals.reloads()) != reloads {
+            if self.signals.reload_asked() {
                 self.reload(server);
             }
-            if std::mem::replace(&mut handovers, self.signals.handovers()) != handovers && heir.is_none() {
+            if self.signals.handover_asked() && heir.is_none() {
                 heir = self.start_successor().map(|successor| (successor, clock.mono().after(SUCCESSOR_READY)));
             }
             heir = match heir.take() {
@@ -405,11 +404,12 @@ impl Signals {
         self.terminations.load(Ordering::SeqCst)
     }
 
-    fn reloads(&self) -> usize {
-        self.reloads.load(Ordering::SeqCst)
+    /// Since it was last asked, also while the server was starting: what came then is as good as what comes now.
+    fn reload_asked(&self) -> bool {
+        self.reloads.swap(0, Ordering::SeqCst) > 0
     }
 
-    fn handovers(&self) -> usize {
-        self.handovers.load(Ordering::SeqCst)
+    fn handover_asked(&self) -> bool {
+        self.handovers.swap(0, Ordering::SeqCst) > 0
     }
 }
