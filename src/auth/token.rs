@@ -12,7 +12,7 @@ use std::time::Duration;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation};
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
@@ -431,6 +431,9 @@ impl<'de> Deserialize<'de> for Payload {
             #[serde(default, deserialize_with = "present")]
             user_id: Option<OtherName>,
             #[serde(default, deserialize_with = "present")]
+            #[expect(dead_code, reason = "read to be judged, not to be kept")]
+            aud: Option<Audience>,
+            #[serde(default, deserialize_with = "present")]
             exp: Option<Time>,
             #[serde(default, deserialize_with = "present")]
             nbf: Option<Time>,
@@ -452,7 +455,7 @@ impl<'de> Deserialize<'de> for Payload {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Payload, A::Error> {
-                let Fields { sub, user_id, exp, nbf, iat, jti, rooms } =
+                let Fields { sub, user_id, aud: _, exp, nbf, iat, jti, rooms } =
                     Fields::deserialize(MapAccessDeserializer::new(map))?;
                 Ok(Payload { sub, user_id, exp, nbf, iat, jti, rooms })
             }
@@ -492,6 +495,35 @@ impl<'de> Deserialize<'de> for OtherName {
             Any::Text(text) if is_user_name(&text) => Some(Arc::from(text)),
             Any::Text(_) | Any::Other(_) => None,
         }))
+    }
+}
+
+/// A name or a list of names, which the library compares. What is neither it takes for no audience at all, and a token that
+/// names one is not for whoever likes (found by fuzzing).
+struct Audience;
+
+impl<'de> Deserialize<'de> for Audience {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Audience, D::Error> {
+        struct Names;
+
+        impl<'de> Visitor<'de> for Names {
+            type Value = Audience;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name or a list of names")
+            }
+
+            fn visit_str<E>(self, _: &str) -> Result<Audience, E> {
+                Ok(Audience)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut names: A) -> Result<Audience, A::Error> {
+                while names.next_element::<String>()?.is_some() {}
+                Ok(Audience)
+            }
+        }
+
+        deserializer.deserialize_any(Names)
     }
 }
 
@@ -927,6 +959,20 @@ MCowBQYDK2VwAyEAzrhUOF+EUCnp2pU9qgFktm++4ygYEa3Ockmpva2dcas=
         let verify = |payload| plain_ring().verify(&sign(r#"{"alg":"HS256"}"#, payload), NOW);
         assert!(verify(with("K\u{f6}ln".as_bytes())).is_ok());
         assert_eq!(verify(with(b"K\xf6ln")), Err(TokenError::Claims));
+    }
+
+    /// Found by fuzzing: `aud` as a number was no audience.
+    #[test]
+    fn an_audience_is_a_name_or_names() {
+        let verify =
+            |aud: &str| plain_ring().verify(&sign(r#"{"alg":"HS256"}"#, format!(r#"{{"sub":"a",{aud}}}"#)), NOW);
+        for aud in ["1700000100", "null", "true", "{}", "[1]", r#"["x",null]"#] {
+            assert_eq!(verify(&format!(r#""aud":{aud}"#)), Err(TokenError::Claims), "{aud}");
+        }
+        for aud in [r#""x""#, r#"["x"]"#, "[]"] {
+            assert_eq!(verify(&format!(r#""aud":{aud}"#)), Err(TokenError::Audience), "{aud}");
+        }
+        assert!(verify(r#""nbf":0"#).is_ok());
     }
 
     #[test]
