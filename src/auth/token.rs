@@ -1038,7 +1038,7 @@ MCowBQYDK2VwAyEAzrhUOF+EUCnp2pU9qgFktm++4ygYEa3Ockmpva2dcas=
     fn length_is_bounded_exactly() {
         let of_length = |wanted: usize| {
             (0..wanted)
-                .map(|pad| sign(r#"{"alg":"HS256"}"#, &format!(r#"{{"sub":"a","pad":"{}"}}"#, "x".repeat(pad))))
+                .map(|pad| sign(r#"{"alg":"HS256"}"#, format!(r#"{{"sub":"a","pad":"{}"}}"#, "x".repeat(pad))))
                 .find(|token| token.len() >= wanted)
                 .unwrap()
         };
@@ -1223,7 +1223,7 @@ MCowBQYDK2VwAyEAzrhUOF+EUCnp2pU9qgFktm++4ygYEa3Ockmpva2dcas=
     #[test]
     fn the_claim_user_id_is_a_name_or_nothing() {
         let named = |claim: &str| {
-            let claims = plain_ring().verify(&sign(r#"{"alg":"HS256"}"#, &format!(r#"{{"sub":"s"{claim}}}"#)), NOW)?;
+            let claims = plain_ring().verify(&sign(r#"{"alg":"HS256"}"#, format!(r#"{{"sub":"s"{claim}}}"#)), NOW)?;
             Ok(claims.user_id.map(|user_id| user_id.to_string()))
         };
         let name = |text: &str| Ok(Some(text.to_owned()));
