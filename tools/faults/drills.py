@@ -29,6 +29,10 @@ bytes_per_second = 0
 [drain]
 window = "{window}"
 timeout = "10s"
+# A fast machine writes more than is kept by default, and every event is compared.
+[[rooms.keep]]
+room = "*"
+events = 1000000
 """
 SOON = 1.0  # what does not touch the store is answered within this, whatever the store does
 RECOVERY = {"space": 5.0, "store": 2.0, "descriptors": 1.0}
