@@ -142,7 +142,11 @@ enum Difference {
 fn compare((ours, end): &(Vec<Heard>, End), bytes: &[u8], bounds: Bounds) {
     match end {
         End::Open { .. } | End::Closed => {
-            let (theirs, code) = theirs(bytes, bounds, &[]);
+            let (mut theirs, code) = theirs(bytes, bounds, &[]);
+            // The one code that we take and it does not: 1014 is registered (ws/close.rs).
+            if let (Some(ours @ Heard::Close(Some((1014, _)))), Some(theirs)) = (ours.last(), theirs.last_mut()) {
+                *theirs = ours.clone();
+            }
             assert_eq!((&theirs, code), (ours, None), "we took it");
         }
         End::Fault(fault) => {

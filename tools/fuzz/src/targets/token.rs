@@ -85,10 +85,19 @@ pub fn token(data: &[u8]) {
     };
     let found = realm.ring.verify(&token, NOW);
     if let Ok(claims) = found {
+        if has_a_number_beyond_all(&token) {
+            return;
+        }
         let expected = second_reading(&token, realm, &claims.key);
         assert_eq!(Some(&claims), expected.as_ref(), "{token}");
         use_of(&claims);
     }
+}
+
+/// JSON as RFC 8259 has it, in a claim that nobody asks for; but the second reading has no place for it.
+fn has_a_number_beyond_all(token: &str) -> bool {
+    let payload = token.split('.').nth(1).and_then(|payload| URL_SAFE_NO_PAD.decode(payload).ok()).unwrap_or_default();
+    serde_json::from_slice::<Json>(&payload).is_err_and(|error| error.to_string().starts_with("number out of range"))
 }
 
 fn signed(header: &[u8], payload: &[u8], key: &Key) -> String {

@@ -85,7 +85,7 @@ pub fn hear(channels: &[&Channel], payload: &[u8]) {
             Err(why) => whys.push(format!("{}: {why}", message.name)),
         }
     }
-    if value.is_some_and(|value| value.is_object()) && channels.iter().any(|channel| channel.passes_on()) {
+    if value.is_some_and(|value| channels.iter().any(|channel| channel.passes_on(&value))) {
         return;
     }
     let places: Vec<&str> = channels.iter().map(|channel| channel.address.as_str()).collect();
@@ -99,10 +99,14 @@ impl Message {
 }
 
 impl Channel {
-    /// What backends publish in the rooms of these two is passed on as it came, and what it lacks is their affair: of
-    /// that only that it is an object.
-    fn passes_on(&self) -> bool {
-        self.dialect == "tickets" || self.dialect == "workflows"
+    /// What backends publish in the rooms of these is passed on as it came, and what it lacks is their affair: of that only
+    /// that it is an object, for `agents` in its envelope.
+    fn passes_on(&self, value: &Value) -> bool {
+        match self.dialect.as_str() {
+            "tickets" | "workflows" => value.is_object(),
+            "agents" => value["type"].is_string() && value["data"].is_object() && value["timestamp"].is_string(),
+            _ => false,
+        }
     }
 }
 
