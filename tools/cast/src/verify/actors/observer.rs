@@ -78,13 +78,22 @@ impl Observer<'_> {
 
     fn converse(&mut self, link: &mut Link<'_>, begun: Phase, has_returned: bool) -> Result<Next, Gone> {
         link.say(&self.join(begun))?;
+        let mut is_at_the_end = false;
         loop {
             if let Some(frame) = link.hear(TURN)? {
                 if is_last(&frame, &self.scene.last_words()) && text(&frame, "op") == "event" {
-                    // Shown where it stood all along, it still has to come back: from the place before.
-                    return Ok(if has_returned { Next::Settled } else { Next::Cut });
+                    if !has_returned {
+                        // Shown where it stood all along, it still has to come back: from the place before.
+                        return Ok(Next::Cut);
+                    }
+                    is_at_the_end = true;
+                } else {
+                    self.hear(&frame);
                 }
-                self.hear(&frame);
+            }
+            // What it decided on the way it waits for.
+            if is_at_the_end && self.book.unanswered().is_empty() {
+                return Ok(Next::Settled);
             }
             if let Some(decision) = self.decision() {
                 link.say(&decision)?;
