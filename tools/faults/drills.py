@@ -29,17 +29,15 @@ bytes_per_second = 0
 [drain]
 window = "{window}"
 timeout = "10s"
-# A fast machine writes more than is kept by default, and every event is compared.
-[[rooms.keep]]
-room = "*"
-events = 1000000
 """
+# A fast machine writes more than is kept by default, and every event is compared.
+KEEP_ALL = '[rooms]\nkeep = [{ room = "*", events = 1000000 }]\n'
 SOON = 1.0  # what does not touch the store is answered within this, whatever the store does
 RECOVERY = {"space": 5.0, "store": 2.0, "descriptors": 1.0}
 
 
 def config(limits="", more="", window="0s"):
-    return CONFIG.format(limits=limits, window=window) + more
+    return CONFIG.format(limits=limits, window=window) + (more if "[rooms]" in more else KEEP_ALL + more)
 
 
 def say(text):
