@@ -281,7 +281,13 @@ impl World {
                 None if record.state != "pending" => {
                     return Err(format!("G7: {} is {} and nobody was told", record.id, record.state));
                 }
-                None if deadline.is_some() => return Err(format!("L9: {} never expired: {record:?}", record.id)),
+                None if deadline.is_some() => {
+                    return Err(format!(
+                        "L9: {} never expired, and it is {:?}: {record:?}",
+                        record.id,
+                        self.clock.wall()
+                    ));
+                }
                 None => {}
                 Some(decision) if record.state != decision.decision || stored != Some(decision.seq) => {
                     return Err(format!("G7: {record:?} is stored, and the log has {decision:?}"));
