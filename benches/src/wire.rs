@@ -195,6 +195,14 @@ mod tests {
     }
 
     #[test]
+    fn a_frames_length_stands_in_as_few_bytes_as_it_takes() {
+        for (length, head) in [(0, 6), (125, 6), (126, 8), (65_535, 8), (65_536, 14)] {
+            let frame = masked(TEXT, &vec![b'x'; length]);
+            assert_eq!((frame.len(), frame.first()), (head + length, Some(&0x81)), "{length}");
+        }
+    }
+
+    #[test]
     fn frames_are_found_when_they_are_whole() {
         let long = [&[0x82, 126, 1, 0][..], &[7; 256][..], &[0x89][..]].concat();
         for (bytes, found) in [

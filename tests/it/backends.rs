@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::dice::Dice;
 use crate::stage::{self, Answer, Client, Heard, House, serve, side_by_side};
 use crate::support::{SECRET, Wire, request, token};
 
@@ -738,16 +739,6 @@ const ROOMS: usize = 12;
 /// Messages that a socket has under way; the server takes 64 of one connection at a time.
 const UNDER_WAY: usize = 32;
 
-#[derive(Debug)]
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % sides
-    }
-}
-
 /// How a copy travels. Operations belong to users: a native client's are told apart from a backend's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
@@ -880,17 +871,17 @@ fn g5_ten_thousand_operations_sent_again_and_again_are_ten_thousand_events() {
     let mut lanes: Vec<Vec<(usize, usize)>> = vec![Vec::new(); LANES.len()];
     let mut sent = 0;
     for operation in 0..OPERATIONS {
-        for _ in 0..=dice.roll(5) {
+        for _ in 0..=dice.below(5) {
             let lane = loop {
                 // HTTP has one under way at a time, so it is given fewer.
-                let choice = if dice.roll(4) == 0 { LANES.len() } else { 6 };
-                let lane = dice.roll(choice);
+                let choice = if dice.below(4) == 0 { LANES.len() } else { 6 };
+                let lane = dice.below(choice);
                 if (LANES[lane] == Way::Native) == is_native(operation) {
                     break lane;
                 }
             };
             // Most copies are near their first, to meet it under way; some come much later, after a restart.
-            let late = if dice.roll(8) == 0 { dice.roll(OPERATIONS) } else { dice.roll(100) };
+            let late = if dice.below(8) == 0 { dice.below(OPERATIONS) } else { dice.below(100) };
             lanes[lane].push((operation + late, operation));
             sent += 1;
         }

@@ -7,6 +7,7 @@ mod bounds;
 mod core;
 mod deflate;
 mod desk;
+mod dice;
 mod documents;
 mod environment;
 #[cfg(feature = "canary")]

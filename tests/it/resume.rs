@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use crate::dice::Dice;
 use crate::stage::{Client, House, serve, side_by_side};
 use crate::support::{DEADLINE, handshake, text};
 
@@ -294,17 +295,6 @@ fn g6_who_joined_before_the_first_event_resumes_at_every_event() {
 
 // ---- while it goes on ---------------------------------------------------------------------------------------------------
 
-/// A small generator, so that a failure is replayed with its seed.
-#[derive(Debug)]
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % sides
-    }
-}
-
 fn seed() -> u64 {
     std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261)
 }
@@ -334,7 +324,7 @@ fn g6_readers_that_come_and_go_while_others_write_miss_nothing() {
             assert_eq!(joined["recovered"], true, "{what}: {joined}");
             let head = joined["head"].as_u64().unwrap();
             // Sometimes it goes before it was given what its welcome speaks of, sometimes in the middle of what is new.
-            let wanted = dice.roll(head - seen + 40).max(1);
+            let wanted = (dice.roll() % (head - seen + 40)).max(1);
             for next in seen + 1..=(seen + wanted).min(LAST) {
                 let event = stream.json();
                 assert_eq!((&event["op"], &event["seq"]), (&json!("event"), &json!(next)), "{what}: {event}");

@@ -135,6 +135,13 @@ def stop_well(server):
     equal(code, 0, "the exit code")
 
 
+def judge_after_a_kill(server, told, dice):
+    """What everybody was told holds against the log that a killed process leaves, and the next one ends in order."""
+    server.kill()
+    settle_after_restart(server, told, dice)
+    stop_well(server)
+
+
 def settle_after_restart(server, told, dice):
     server.start()
     asyncio.run(settle(server, told, dice))
@@ -246,9 +253,7 @@ def stall(shim, options):
     told = Told("slow")
     with server:
         asyncio.run(stalled(server, told, dice))
-        server.kill()
-        settle_after_restart(server, told, dice)
-        stop_well(server)
+        judge_after_a_kill(server, told, dice)
 
 
 async def stalled(server, told, dice, millis=10_000):
@@ -324,9 +329,7 @@ def lock(_, options):
     told = Told("taken")
     with server:
         asyncio.run(locked(server, told, dice))
-        server.kill()
-        settle_after_restart(server, told, dice)
-        stop_well(server)
+        judge_after_a_kill(server, told, dice)
 
 
 async def locked(server, told, dice, seconds=10):
@@ -437,9 +440,7 @@ def pause(_, options):
     told = Told("paused")
     with server:
         asyncio.run(paused(server, told, dice, seconds))
-        server.kill()
-        settle_after_restart(server, told, dice)
-        stop_well(server)
+        judge_after_a_kill(server, told, dice)
 
 
 async def paused(server, told, dice, seconds):

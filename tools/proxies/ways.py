@@ -66,7 +66,6 @@ class Nginx(Proxy):
     name, package, program = "nginx", "nginx-light", "nginx"
 
     def prepare(self, program, upstream, extra):
-        self.command = [program, "-p", str(self.dir), "-c", str(self.dir / "nginx.conf"), "-e", "stderr"]
         text = recipe(
             "nginx.conf",
             [
@@ -83,7 +82,7 @@ class Nginx(Proxy):
             f"{'user root;' if os.geteuid() == 0 else ''}\n"
             f"events {{ worker_connections 4096; }}\nhttp {{\n{temporary}{text}}}\n"
         )
-        return self.command
+        return [program, "-p", str(self.dir), "-c", str(self.dir / "nginx.conf"), "-e", "stderr"]
 
     def logged(self):
         access = self.dir / "access.log"

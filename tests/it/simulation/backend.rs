@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::net::{Dice, Shared};
+use super::Dice;
+use super::net::Shared;
 use super::ops::{Op, Ops};
 use super::peer::Peer;
 use super::{FREE, SESSION, SESSION_ID};

@@ -47,10 +47,11 @@ use commitcast::config::Live;
 use commitcast::mutant::Canary;
 
 use self::backend::EXPIRES_SECONDS_MAX;
-pub use self::net::Dice;
 use self::process::live;
 use self::sweep::{Plan, sweep};
 use self::world::{Tally, World};
+use super::dice;
+pub use super::dice::Dice;
 
 const PROMPTS: usize = 3;
 const PROMPT_ROOMS: [&str; PROMPTS] = ["doc:d/p0", "doc:d/p1", "doc:d/p2"];

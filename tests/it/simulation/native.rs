@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde_json::Value;
 
-use super::net::{Dice, Shared};
+use super::Dice;
+use super::net::Shared;
 use super::ops::{Op, Ops};
 use super::peer::Peer;
 use super::{CHAT, FREE, PROMPT_ROOMS, ROOMS, SESSION, TICKETS, TRIMMED, WORKFLOW};

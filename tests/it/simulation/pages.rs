@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::Dice;
 use super::native::{Asked, asked_by};
-use super::net::{Dice, Shared};
+use super::net::Shared;
 use super::peer::Peer;
 use super::{CHAT, SESSION_ID, TICKETS, TOPIC, WORKFLOW};
 

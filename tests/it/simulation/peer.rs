@@ -4,7 +4,8 @@ use std::cell::RefCell;
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 
-use super::net::{Dice, Shared, lock};
+use super::Dice;
+use super::net::{Shared, lock};
 use crate::support::COMPRESSED;
 
 #[derive(Debug)]

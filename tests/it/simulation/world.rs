@@ -13,10 +13,11 @@ use commitcast::reactor::{Flow, Inbound};
 use commitcast::store::memory::{Faults, MemoryStore};
 use commitcast::store::worker::Turn;
 
+use super::Dice;
 use super::backend::{Backend, Office};
 use super::client::{Answer, Client, Op, View};
 use super::native::{self, Native, Place};
-use super::net::{self, Dice, Shared, SimSocket, Trace, lock};
+use super::net::{self, Shared, SimSocket, Trace, lock};
 use super::ops::Ops;
 use super::pages::{self, Notes, Page, Script};
 use super::peer::Peer;

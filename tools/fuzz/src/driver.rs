@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use crate::input::Dice;
+use crate::dice::Dice;
 use crate::mutate::{mutate, words};
 use crate::targets::{TARGETS, Target};
 

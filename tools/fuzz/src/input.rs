@@ -1,5 +1,7 @@
 //! The input as choices: bytes off its front; past its end every choice is 0.
 
+use crate::dice::Dice;
+
 /// What is left of an input.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'d> {
@@ -37,24 +39,6 @@ impl<'d> Input<'d> {
     /// Everything.
     pub fn rest(self) -> &'d [u8] {
         self.rest
-    }
-}
-
-/// SplitMix64: what no input needs to steer, and what has to be the same again.
-#[derive(Clone, Debug)]
-pub struct Dice(pub u64);
-
-impl Dice {
-    pub fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, bound: usize) -> usize {
-        (self.roll() % bound.max(1) as u64) as usize
     }
 }
 

@@ -14,6 +14,9 @@
     reason = "a panic is how a target says that a property does not hold"
 )]
 
+/// The tests'.
+#[path = "../../../tests/it/dice.rs"]
+pub mod dice;
 pub mod driver;
 mod input;
 mod mutate;

@@ -2,7 +2,7 @@
 //! to. Words are cut out of the corpus itself (tokens of JSON, of HTTP, of TOML), and exchanged, doubled and dropped as
 //! wholes.
 
-use crate::input::Dice;
+use crate::dice::Dice;
 
 /// What is wrong with numbers, lengths, quotes and marks.
 const AWKWARD: [&[u8]; 24] = [

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use benches::engine::dial::cut as reset;
+use benches::wire as frame;
 use serde_json::Value;
 use tungstenite::{Error, Message};
 
@@ -147,7 +148,7 @@ impl<'h> Link<'h> {
         self.end(Ending::Cut);
         if matches!(how, Cut::Torn | Cut::TornClose) {
             let text = torn.to_string();
-            let whole = text_frame(text.as_bytes());
+            let whole = frame::text(&text);
             let length = dice.between(1, whole.len() as u64 - 1) as usize;
             self.note(Way::Torn, text);
             // The connection is given up: that its other end was faster is as good.
@@ -208,38 +209,4 @@ pub fn ask(history: &History, door: &Door, name: &str, method: &str, path: &str,
     let (name, room) = (name.to_owned(), String::new());
     history.keep(Connection { name, speaks: Speaks::Http, room, opened, frames, ending: Ending::Left });
     answer
-}
-
-/// A client's text frame. Masked with zeros, which is as valid as any mask and leaves the bytes readable in a capture.
-fn text_frame(payload: &[u8]) -> Vec<u8> {
-    const MASKED: u8 = 0x80;
-    let mut frame = vec![0x81];
-    match payload.len() {
-        length @ 0..=125 => frame.push(MASKED | length as u8),
-        length @ 126..=0xffff => {
-            frame.push(MASKED | 126);
-            frame.extend_from_slice(&(length as u16).to_be_bytes());
-        }
-        length => {
-            frame.push(MASKED | 127);
-            frame.extend_from_slice(&(length as u64).to_be_bytes());
-        }
-    }
-    frame.extend_from_slice(&[0; 4]);
-    frame.extend_from_slice(payload);
-    frame
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_frame_s_length_stands_in_as_few_bytes_as_it_takes() {
-        for (length, head) in [(0, 6), (125, 6), (126, 8), (65_535, 8), (65_536, 14)] {
-            let frame = text_frame(&vec![b'x'; length]);
-            assert_eq!((frame.len(), frame.first()), (head + length, Some(&0x81)), "{length}");
-        }
-        assert_eq!(text_frame(b"hi"), [0x81, 0x82, 0, 0, 0, 0, b'h', b'i']);
-    }
 }

@@ -9,6 +9,7 @@ use flate2::{Decompress, FlushDecompress};
 
 use self::net::{Shared, lock};
 use super::house::{KEY, SECRET};
+use crate::dice;
 use crate::served;
 use crate::targets::stage::{NOW, SESSION};
 use crate::targets::vocabulary::{self, Channel};
