@@ -9,6 +9,8 @@
  * written before the first is on the disk after the second; what was written between them is not promised to be. A
  * thread goes on only after the second record, so that whatever it causes stands behind it.
  *
+ * A kill has its place in the order too, if whoever kills holds an exclusive flock(2) on the trace.
+ *
  * Everything under IMAGES_ROOT is followed, by file descriptor; a file called IMAGES_SKIP is left out. Sockets are those
  * that came from accept. Calls are made by syscall(2), so that no real function needs to be looked for.
  *
@@ -28,6 +30,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -121,6 +124,27 @@ static int is_ours(const char *path)
     return !(name && *skip && !strcmp(name + 1, skip));
 }
 
+/* No other call may come between a call and its record, and no kill either: whoever kills this process locks the trace
+ * first. A trace without the last call would prove nothing. Threads of a process share its lock of a file, so they have
+ * one more among them. */
+static void hold(void)
+{
+    pthread_mutex_lock(&order);
+    if (trace >= 0)
+        while (syscall(SYS_flock, trace, LOCK_EX) && errno == EINTR)
+            ;
+}
+
+static void let_go(void)
+{
+    int before = errno;
+
+    if (trace >= 0)
+        syscall(SYS_flock, trace, LOCK_UN);
+    pthread_mutex_unlock(&order);
+    errno = before;
+}
+
 static int what(int fd)
 {
     return trace >= 0 && fd >= 0 && fd < DESCRIPTORS ? known[fd] : UNKNOWN;
@@ -140,13 +164,13 @@ static int open_at(const char *path, int flags, mode_t mode)
 
     if (!ours)
         return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
-    pthread_mutex_lock(&order);
+    hold();
     fd = (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
     if (fd >= 0) {
         follow(fd, FILE_);
         note_path(OPEN, fd, (flags & O_CREAT ? 1 : 0) | (flags & O_TRUNC ? 2 : 0), path);
     }
-    pthread_mutex_unlock(&order);
+    let_go();
     return fd;
 }
 
@@ -167,11 +191,11 @@ int mkdir(const char *path, mode_t mode)
 {
     int done;
 
-    pthread_mutex_lock(&order);
+    hold();
     done = (int)syscall(SYS_mkdirat, AT_FDCWD, path, mode);
     if (!done && is_ours(path))
         note_path(MKDIR, -1, 0, path);
-    pthread_mutex_unlock(&order);
+    let_go();
     return done;
 }
 
@@ -179,11 +203,11 @@ int unlink(const char *path)
 {
     int done;
 
-    pthread_mutex_lock(&order);
+    hold();
     done = (int)syscall(SYS_unlinkat, AT_FDCWD, path, 0);
     if (!done && is_ours(path))
         note_path(UNLINK, -1, 0, path);
-    pthread_mutex_unlock(&order);
+    let_go();
     return done;
 }
 
@@ -191,14 +215,14 @@ int rename(const char *from, const char *to)
 {
     int done;
 
-    pthread_mutex_lock(&order);
+    hold();
     done = (int)syscall(SYS_renameat, AT_FDCWD, from, AT_FDCWD, to);
     if (!done && (is_ours(from) || is_ours(to))) {
         /* With the zero byte between them. */
         struct iovec parts[] = { { (void *)from, strlen(from) + 1 }, { (void *)to, strlen(to) } };
         note(RENAME, -1, 0, 0, 0, parts, 2);
     }
-    pthread_mutex_unlock(&order);
+    let_go();
     return done;
 }
 
@@ -210,11 +234,11 @@ int close(int fd)
 
     if (!as)
         return (int)syscall(SYS_close, fd);
-    pthread_mutex_lock(&order);
+    hold();
     follow(fd, UNKNOWN);
     note(CLOSE, fd, 0, 0, 0, NULL, 0);
     done = (int)syscall(SYS_close, fd);
-    pthread_mutex_unlock(&order);
+    let_go();
     return done;
 }
 
@@ -233,9 +257,9 @@ int dup(int fd)
 
     if (!what(fd))
         return (int)syscall(SYS_dup, fd);
-    pthread_mutex_lock(&order);
+    hold();
     to = duplicated(fd, (int)syscall(SYS_dup, fd));
-    pthread_mutex_unlock(&order);
+    let_go();
     return to;
 }
 
@@ -245,9 +269,9 @@ static int control(int fd, int command, void *argument)
 
     if ((command != F_DUPFD && command != F_DUPFD_CLOEXEC) || !what(fd))
         return (int)syscall(SYS_fcntl, fd, command, argument);
-    pthread_mutex_lock(&order);
+    hold();
     done = duplicated(fd, (int)syscall(SYS_fcntl, fd, command, argument));
-    pthread_mutex_unlock(&order);
+    let_go();
     return done;
 }
 
@@ -270,14 +294,14 @@ int accept4(int fd, struct sockaddr *address, socklen_t *length, int flags)
 
     if (trace < 0)
         return (int)syscall(SYS_accept4, fd, address, length, flags);
-    pthread_mutex_lock(&order);
+    hold();
     to = (int)syscall(SYS_accept4, fd, address, length, flags);
     if (to >= 0 && !syscall(SYS_getpeername, to, &peer, &room) && peer.ss_family == AF_INET) {
         accepted = 1;
         follow(to, SOCKET);
         note(ACCEPT, to, 0, ntohs(((struct sockaddr_in *)&peer)->sin_port), 0, NULL, 0);
     }
-    pthread_mutex_unlock(&order);
+    let_go();
     return to;
 }
 
@@ -328,12 +352,12 @@ ssize_t writev(int fd, const struct iovec *parts, int count)
 
     if (!as)
         return syscall(SYS_writev, fd, parts, count);
-    pthread_mutex_lock(&order);
+    hold();
     offset = as == FILE_ ? place(fd) : 0;
     /* A call may take fewer than it was given: those a record has room for. */
     taken = syscall(SYS_writev, fd, parts, count > 64 ? 64 : count);
     took(fd, as, offset, parts, count, taken);
-    pthread_mutex_unlock(&order);
+    let_go();
     return taken;
 }
 
@@ -352,10 +376,10 @@ ssize_t send(int fd, const void *bytes, size_t length, int flags)
 
     if (!as)
         return syscall(SYS_sendto, fd, bytes, length, flags, NULL, 0);
-    pthread_mutex_lock(&order);
+    hold();
     taken = syscall(SYS_sendto, fd, bytes, length, flags, NULL, 0);
     took(fd, as, 0, &part, 1, taken);
-    pthread_mutex_unlock(&order);
+    let_go();
     return taken;
 }
 
@@ -366,10 +390,10 @@ ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
 
     if (!as)
         return syscall(SYS_sendmsg, fd, message, flags);
-    pthread_mutex_lock(&order);
+    hold();
     taken = syscall(SYS_sendmsg, fd, message, flags);
     took(fd, as, 0, message->msg_iov, (int)message->msg_iovlen, taken);
-    pthread_mutex_unlock(&order);
+    let_go();
     return taken;
 }
 
@@ -380,10 +404,10 @@ static ssize_t write_at(int fd, const void *bytes, size_t length, off_t offset)
 
     if (!what(fd))
         return syscall(SYS_pwrite64, fd, bytes, length, offset);
-    pthread_mutex_lock(&order);
+    hold();
     taken = syscall(SYS_pwrite64, fd, bytes, length, offset);
     took(fd, FILE_, offset, &part, 1, taken);
-    pthread_mutex_unlock(&order);
+    let_go();
     return taken;
 }
 
@@ -396,11 +420,11 @@ static int resize(int fd, off_t length)
 
     if (!what(fd))
         return (int)syscall(SYS_ftruncate, fd, length);
-    pthread_mutex_lock(&order);
+    hold();
     done = (int)syscall(SYS_ftruncate, fd, length);
     if (!done)
         note(TRUNCATE, fd, 0, 0, length, NULL, 0);
-    pthread_mutex_unlock(&order);
+    let_go();
     return done;
 }
 
@@ -411,9 +435,9 @@ int ftruncate64(int fd, off_t length) { return resize(fd, length); }
 static void *map(void *at, size_t length, int allow, int flags, int fd, off_t offset)
 {
     if (what(fd) == FILE_ && (flags & MAP_SHARED) && (allow & PROT_WRITE)) {
-        pthread_mutex_lock(&order);
+        hold();
         note(MAP, fd, 0, 0, 0, NULL, 0);
-        pthread_mutex_unlock(&order);
+        let_go();
     }
     return (void *)syscall(SYS_mmap, at, length, allow, flags, fd, offset);
 }
@@ -432,9 +456,9 @@ void *mmap64(void *at, size_t length, int allow, int flags, int fd, off_t offset
 int fallocate(int fd, int mode, off_t offset, off_t length)
 {
     if (what(fd) == FILE_) {
-        pthread_mutex_lock(&order);
+        hold();
         note(FAULT, fd, 0, 0, 0, NULL, 0);
-        pthread_mutex_unlock(&order);
+        let_go();
     }
     return (int)syscall(SYS_fallocate, fd, mode, offset, length);
 }
@@ -448,23 +472,23 @@ static int sync_by(long call, int fd)
 
     if (what(fd) != FILE_)
         return (int)syscall(call, fd);
-    pthread_mutex_lock(&order);
+    hold();
     if (lose || (lose_at_start && !accepted)) {
-        pthread_mutex_unlock(&order);
+        let_go();
         return 0;
     }
     number = ++syncs;
     note(SYNC_BEGIN, fd, 0, number, 0, NULL, 0);
-    pthread_mutex_unlock(&order);
+    let_go();
     if (sync_us) {
         struct timespec wait = { sync_us / 1000000, sync_us % 1000000 * 1000 };
         syscall(SYS_nanosleep, &wait, NULL);
     }
     done = (int)syscall(call, fd);
     if (!done) {
-        pthread_mutex_lock(&order);
+        hold();
         note(SYNC_END, fd, 0, number, 0, NULL, 0);
-        pthread_mutex_unlock(&order);
+        let_go();
     }
     return done;
 }
