@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::cells::Known;
+use crate::cells::{Known, TWINS};
 use crate::figures::Figures;
 
 #[derive(Clone, Debug, Default)]
@@ -51,6 +51,18 @@ impl Book {
     pub fn least(&self, workload: &str, server: &str, name: &str) -> Found {
         let found = self.best(workload, server, |figures| figures.extra(name), f64::min);
         found.map_err(|why| if self.has(workload, server) { format!("the server does not tell {name}") } else { why })
+    }
+
+    /// The same run as the other build sees it: its figures in the place of ours.
+    pub fn of_the_earlier_build(&self) -> Book {
+        let is_others = |figures: &&Figures| TWINS.iter().all(|(this, _)| figures.server != *this);
+        let mut figures: Vec<Figures> = self.figures.iter().filter(is_others).cloned().collect();
+        for figures in &mut figures {
+            if let Some((this, _)) = TWINS.iter().find(|(_, earlier)| figures.server == *earlier) {
+                (*this).clone_into(&mut figures.server);
+            }
+        }
+        Book { figures, missing: self.missing.clone() }
     }
 
     fn has(&self, workload: &str, server: &str) -> bool {
@@ -104,5 +116,13 @@ mod tests {
         assert_eq!(book.cpu("ping", "b"), Err("b: NOT RUN: x".to_owned()));
         assert_eq!(book.cpu("pong", "a"), Err("pong was not run on a".to_owned()));
         assert_eq!(book.calls("ping", "a"), Err("perf may not count here".to_owned()));
+    }
+
+    #[test]
+    fn the_other_build_takes_the_place_of_this_one() {
+        let figures = vec![figures("commitcast", 5.0, 1), figures("earlier", 4.0, 1), figures("floor", 3.0, 1)];
+        let earlier = Book { figures, ..Book::default() }.of_the_earlier_build();
+        assert_eq!((earlier.cpu("ping", "commitcast"), earlier.cpu("ping", "floor")), (Ok(4.0), Ok(3.0)));
+        assert_eq!(earlier.figures.len(), 2);
     }
 }

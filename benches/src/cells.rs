@@ -7,7 +7,7 @@ use crate::engine::rooms::Next;
 use crate::engine::schedule::Pace;
 use crate::figures::Figures;
 use crate::measure::{Plan, Subject};
-use crate::servers::{Absent, Cores, Ping, Programs, Server, Setup, floor_figures, publishing, token};
+use crate::servers::{Absent, Build, Cores, Ping, Programs, Server, Setup, floor_figures, publishing, token};
 use crate::vocabulary::{Bare, Centrifugo, Churn, Documents, Echo, Native, Nats, Tickets, Vocabulary};
 use crate::workloads::rooms::{Size, Unit};
 use crate::workloads::{agents, connect, idle, mixed, pings, resume, rooms, storm};
@@ -17,6 +17,11 @@ const STORM_CLIENTS: usize = 15_000;
 pub const COMMITCAST: &str = "commitcast";
 /// The same with two reactors on two cores.
 pub const COMMITCAST_2: &str = "commitcast-2";
+/// Another build of it, which this one is compared with, on one reactor and on two.
+pub const EARLIER: &str = "earlier";
+pub const EARLIER_2: &str = "earlier-2";
+/// The builds that are compared: who is measured, and which server it is when it is the other build.
+pub const TWINS: &[(&str, &str)] = &[(COMMITCAST, EARLIER), (COMMITCAST_2, EARLIER_2)];
 pub const FLOOR: &str = "floor";
 pub const PEERS: &[&str] = &["bun", "node-ws", "fastapi", "tokio-tungstenite", "fastwebsockets", "nats", "centrifugo"];
 
@@ -129,20 +134,22 @@ impl Fleet {
         self.cores.map(|cores| cores.server)
     }
 
-    fn setup(&self, reactors: usize) -> Setup {
+    fn setup(&self, build: Build, reactors: usize) -> Setup {
         let cores = match (self.cores, reactors) {
             (None, _) => Vec::new(),
             (Some(cores), 2) => vec![cores.server, cores.load],
             (Some(cores), _) => vec![cores.server],
         };
-        Setup { reactors, cores, secret: None }
+        Setup { build, reactors, cores, secret: None }
     }
 
     /// Runs one workload on one server.
     pub fn measure(&mut self, workload: &Workload, server: &'static str, plan: &Plan, known: &impl Known) -> Outcome {
         let outcome = match server {
-            COMMITCAST => self.measure_commitcast(workload.name, 1, plan, known),
-            COMMITCAST_2 => self.measure_commitcast(workload.name, 2, plan, known),
+            COMMITCAST => self.measure_commitcast(workload.name, &self.setup(Build::This, 1), plan, known),
+            COMMITCAST_2 => self.measure_commitcast(workload.name, &self.setup(Build::This, 2), plan, known),
+            EARLIER => self.measure_commitcast(workload.name, &self.setup(Build::Earlier, 1), plan, known),
+            EARLIER_2 => self.measure_commitcast(workload.name, &self.setup(Build::Earlier, 2), plan, known),
             FLOOR => self.measure_floor(workload.name, plan, known),
             peer => match self.peer(peer) {
                 Ok(subject) => run(&subject, workload.name, peer, plan, known),
@@ -172,23 +179,21 @@ impl Fleet {
     fn measure_commitcast(
         &self,
         workload: &str,
-        reactors: usize,
+        setup: &Setup,
         plan: &Plan,
         known: &impl Known,
     ) -> io::Result<Figures> {
         match workload {
             "upgrade-token" => {
                 const SECRET: &str = "a secret of the bench, known to nobody else";
-                let server = Server::commitcast(
-                    &self.programs,
-                    &Setup { secret: Some(SECRET.to_owned()), ..self.setup(reactors) },
-                )?;
+                let setup = Setup { secret: Some(SECRET.to_owned()), ..setup.clone() };
+                let server = Server::commitcast(&self.programs, &setup)?;
                 let mut subject = Subject::of(COMMITCAST, &server);
                 subject.headers = format!("Authorization: Bearer {}\r\n", token(&self.programs, SECRET)?);
                 connect::run(&subject, &Tickets, plan)
             }
             "updates" | "update-1" => {
-                let server = Server::commitcast(&self.programs, &self.setup(reactors))?;
+                let server = Server::commitcast(&self.programs, setup)?;
                 server.create_documents(100)?;
                 let batches = |server: &Server| -> io::Result<(f64, f64)> {
                     let metric = |name| Ok::<f64, io::Error>(server.metric(name)?.unwrap_or(0.0));
@@ -204,7 +209,7 @@ impl Fleet {
                 Ok(figures)
             }
             _ => {
-                let server = Server::commitcast(&self.programs, &self.setup(reactors))?;
+                let server = Server::commitcast(&self.programs, setup)?;
                 let subject = Subject::of(COMMITCAST, &server);
                 match workload {
                     "resume" => resume::run(&server, &subject, 10_000, 100),

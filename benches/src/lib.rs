@@ -54,12 +54,13 @@
 //! [`wire`] frames and serials · [`engine`] sockets, windows, players · [`vocabulary`] what is said and what it means ·
 //! [`servers`] processes on their cores · [`observe`] what they used · [`measure`] one measurement · [`workloads`] who sits
 //! where · [`cells`] workloads by server · [`book`] all rounds · [`targets`] the table · [`report`], [`picture`] for people ·
-//! [`suite`] the program.
+//! [`compare`] two builds · [`suite`] the program.
 //!
 //! Never here: anything of the server's own code. A generator that shares the decoder it measures shares its mistakes.
 
 pub mod book;
 pub mod cells;
+pub mod compare;
 pub mod engine;
 pub mod figures;
 pub mod floor;

@@ -23,6 +23,8 @@ pub struct Programs {
     /// The floor, and what stands before its own arguments: the suite is its own floor.
     pub floor: (PathBuf, Vec<String>),
     pub commitcast: PathBuf,
+    /// Another build of it.
+    pub earlier: Option<PathBuf>,
     /// The directory with `run` and `provide`.
     pub peers: Option<PathBuf>,
 }
@@ -65,9 +67,18 @@ impl From<io::Error> for Absent {
     }
 }
 
+/// Which build of commitcast.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Build {
+    #[default]
+    This,
+    Earlier,
+}
+
 /// How commitcast is started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Setup {
+    pub build: Build,
     pub reactors: usize,
     /// Cores it may use; empty: any.
     pub cores: Vec<usize>,
@@ -118,6 +129,10 @@ impl Server {
     }
 
     pub fn commitcast(programs: &Programs, setup: &Setup) -> io::Result<Server> {
+        let program = match setup.build {
+            Build::This => &programs.commitcast,
+            Build::Earlier => programs.earlier.as_ref().ok_or_else(|| io::Error::other("no other build was named"))?,
+        };
         let port = free_port()?;
         let home = home("commitcast")?;
         let config = home.join("commitcast.toml");
@@ -134,7 +149,7 @@ impl Server {
         arguments.extend(["--listen".into(), format!("127.0.0.1:{port}").into()]);
         arguments.extend(["--data".into(), home.join("data")]);
         arguments.extend(["--reactors".into(), setup.reactors.max(1).to_string().into()]);
-        let child = spawn(&programs.commitcast, arguments, &setup.cores, &home)?;
+        let child = spawn(program, arguments, &setup.cores, &home)?;
         let mut server = Server { child, port, home };
         server.wait_until(|| get(port, "/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")))?;
         Ok(server)

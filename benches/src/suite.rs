@@ -11,7 +11,8 @@ use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::book::Book;
-use crate::cells::{Fleet, PEERS, WORKLOADS, Workload, workload};
+use crate::cells::{Fleet, PEERS, TWINS, WORKLOADS, Workload, workload};
+use crate::compare;
 use crate::floor::{self, Floor};
 use crate::measure::Plan;
 use crate::picture;
@@ -44,13 +45,16 @@ struct Arguments {
     /// Take the peers as they are, without preparing them first
     #[arg(long)]
     as_they_are: bool,
+    /// Another build of commitcast: measured in turn with this one, and each line of the table stands for both
+    #[arg(long, value_name = "PROGRAM", conflicts_with_all = ["workloads", "record"])]
+    against: Option<PathBuf>,
     /// Short windows: to see that everything works
     #[arg(long)]
     quick: bool,
     /// Write the table, the raw figures and the pictures here
     #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = "benches/pictures")]
     record: Option<PathBuf>,
-    /// End with 1 when a target is not met
+    /// End with 1 when a target is not met; with --against, when a line is more than 3 % worse
     #[arg(long)]
     strict: bool,
     /// What cargo passes to every bench
@@ -102,6 +106,7 @@ fn run(root: &Path, commitcast: &Path, arguments: &Arguments) -> io::Result<Exit
         true => needed(&targets),
         false => named(&arguments.workloads)?,
     };
+    let cells = if arguments.against.is_some() { with_twins(&cells) } else { cells };
     let begun = Instant::now();
     let mut fleet = fleet(root, commitcast, arguments, &cells)?;
     let mut log = Log::open()?;
@@ -109,6 +114,11 @@ fn run(root: &Path, commitcast: &Path, arguments: &Arguments) -> io::Result<Exit
     if !arguments.workloads.is_empty() {
         println!("every round as JSON: {}", log.path.display());
         return Ok(ExitCode::SUCCESS);
+    }
+    if arguments.against.is_some() {
+        let compared = compare::compare(&targets, &book);
+        println!("\n{}every round as JSON: {}", compare::text(&compared), log.path.display());
+        return Ok(ExitCode::from(u8::from(arguments.strict && compare::worse(&compared) > 0)));
     }
     println!("\n{}", report::text(&targets, &book));
     let (met, unmet, unmeasured) = report::count(&targets, &book);
@@ -167,6 +177,14 @@ fn named(names: &[String]) -> io::Result<Vec<Cell>> {
     Ok(cells)
 }
 
+/// The other build beside each of ours.
+fn with_twins(cells: &[Cell]) -> Vec<Cell> {
+    let twin = |server: &str| TWINS.iter().find(|(this, _)| *this == server).map(|(_, earlier)| *earlier);
+    let both =
+        |(workload, server): &Cell| [Some((*workload, *server)), twin(server).map(|earlier| (*workload, earlier))];
+    cells.iter().flat_map(both).flatten().collect()
+}
+
 /// Prepares the peers, takes the cores, says where everything runs.
 fn fleet(root: &Path, commitcast: &Path, arguments: &Arguments, cells: &[Cell]) -> io::Result<Fleet> {
     raise_descriptor_limit()?;
@@ -185,6 +203,7 @@ fn fleet(root: &Path, commitcast: &Path, arguments: &Arguments, cells: &[Cell]) 
     let programs = Programs {
         floor: (std::env::current_exe()?, vec!["floor".to_owned()]),
         commitcast: commitcast.to_owned(),
+        earlier: arguments.against.clone(),
         peers: Some(peers),
     };
     let cores = Cores::two()?;
@@ -218,7 +237,10 @@ fn rounds(fleet: &mut Fleet, cells: &[Cell], arguments: &Arguments, log: &mut Lo
     let mut book = Book::default();
     for round in 0..arguments.rounds.max(1) {
         println!("--- round {}", round + 1);
-        for (workload, server) in cells {
+        // Of two builds each is the first in every other round: what the one before leaves behind falls to both.
+        let is_turned = arguments.against.is_some() && round % 2 == 1;
+        let order: Vec<&Cell> = if is_turned { cells.iter().rev().collect() } else { cells.iter().collect() };
+        for (workload, server) in order {
             if round > 0 && workload.once {
                 continue;
             }
@@ -301,6 +323,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::cells::{COMMITCAST, EARLIER, FLOOR};
 
     #[test]
     fn a_cell_is_measured_once_and_after_what_it_needs() {
@@ -319,5 +342,7 @@ mod tests {
         let one = needed(&targets(&["T5".to_owned()]).unwrap());
         let names: Vec<&str> = one.iter().map(|(workload, _)| workload.name).collect();
         assert_eq!(names, ["fanout", "fanout", "durable"]);
+        let servers: Vec<&str> = with_twins(&one).iter().map(|(_, server)| *server).collect();
+        assert_eq!(servers, [COMMITCAST, EARLIER, FLOOR, COMMITCAST, EARLIER]);
     }
 }

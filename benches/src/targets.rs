@@ -60,6 +60,16 @@ impl Claim {
         })
     }
 
+    /// How many times worse this is than the same claim's figure elsewhere; below 1, it is better.
+    pub fn times_worse_than(&self, other: &Claim) -> Option<f64> {
+        let (this, other) = (*self.found.as_ref().ok()?, *other.found.as_ref().ok()?);
+        Some(match self.bound {
+            _ if this == other => 1.0,
+            Bound::AtMost(_) | Bound::Below(_) => this / other,
+            Bound::AtLeast(_) => other / this,
+        })
+    }
+
     /// The figure as a person reads it.
     pub fn shown(&self) -> String {
         match &self.found {
@@ -103,7 +113,7 @@ impl Judgement {
     }
 }
 
-fn figure(value: f64) -> String {
+pub fn figure(value: f64) -> String {
     match value {
         large if large >= 1_000.0 => format!("{large:.0}"),
         middle if middle >= 10.0 => format!("{middle:.1}"),

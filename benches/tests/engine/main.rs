@@ -31,6 +31,7 @@ fn programs() -> &'static Programs {
     PROGRAMS.get_or_init(|| Programs {
         floor: (PathBuf::from(env!("CARGO_BIN_EXE_floor")), Vec::new()),
         commitcast: commitcast(),
+        earlier: None,
         peers: None,
     })
 }
