@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::cells::{Known, TWINS};
+use crate::cells::{Known, TWINS, workload};
 use crate::figures::Figures;
 
 #[derive(Clone, Debug, Default)]
@@ -63,6 +63,17 @@ impl Book {
             }
         }
         Book { figures, missing: self.missing.clone() }
+    }
+
+    pub fn rounds(&self) -> usize {
+        self.figures.iter().map(|figures| figures.round + 1).max().unwrap_or(0)
+    }
+
+    /// One round alone, with what was measured in the first one only.
+    pub fn round(&self, round: usize) -> Book {
+        let is_once = |figures: &Figures| workload(&figures.workload).is_some_and(|workload| workload.once);
+        let figures = self.figures.iter().filter(|figures| figures.round == round || is_once(figures));
+        Book { figures: figures.cloned().collect(), missing: self.missing.clone() }
     }
 
     fn has(&self, workload: &str, server: &str) -> bool {
