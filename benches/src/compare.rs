@@ -98,19 +98,8 @@ mod tests {
 
     use super::*;
     use crate::cells::{COMMITCAST, EARLIER, FLOOR};
-    use crate::figures::Figures;
+    use crate::figures::{Figures, cost};
     use crate::targets::TARGETS;
-
-    fn cost(workload: &str, server: &str, cpu: f64) -> Figures {
-        Figures {
-            workload: workload.to_owned(),
-            server: server.to_owned(),
-            cpu_nanos: Some(cpu),
-            units: 1,
-            seconds: 1.0,
-            ..Figures::default()
-        }
-    }
 
     fn compared(id: &str, workload: &str, this: f64, earlier: f64) -> Vec<Compared> {
         let figures =

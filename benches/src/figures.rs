@@ -125,6 +125,20 @@ pub fn nanos(nanos: f64) -> String {
     }
 }
 
+/// A measurement of nothing but its cost.
+#[cfg(test)]
+pub(crate) fn cost(workload: &str, server: &str, cpu: f64) -> Figures {
+    Figures {
+        workload: workload.to_owned(),
+        server: server.to_owned(),
+        cpu_nanos: Some(cpu),
+        units: 100,
+        seconds: 1.0,
+        latency: Some(Percentiles { p50: cpu as u64, p999: cpu as u64, ..Percentiles::default() }),
+        ..Figures::default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -453,19 +453,7 @@ mod tests {
 
     use super::*;
     use crate::cells::workload;
-    use crate::figures::{Figures, Percentiles};
-
-    fn cost(workload: &str, server: &str, cpu: f64) -> Figures {
-        Figures {
-            workload: workload.to_owned(),
-            server: server.to_owned(),
-            cpu_nanos: Some(cpu),
-            units: 100,
-            seconds: 1.0,
-            latency: Some(Percentiles { p50: cpu as u64, p999: cpu as u64, ..Percentiles::default() }),
-            ..Figures::default()
-        }
-    }
+    use crate::figures::{Figures, cost};
 
     fn judged(id: &str, figures: Vec<Figures>) -> Judgement {
         let target = TARGETS.iter().find(|target| target.id == id).unwrap();
