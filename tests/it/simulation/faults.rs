@@ -16,8 +16,11 @@ use super::{CHAT, REACTORS, ROOMS, SESSION};
 
 /// More than a room keeps for those behind, so that they read the log (`limits::RECENT_EVENTS_MAX`).
 const FLOOD: usize = 70;
-/// Rounds in which a draining server has ended, at 25 ms each: the window, and the slowest client's last deadlines.
+/// Rounds in which a draining server has ended, at 25 ms each: the window, the slowest client's last deadlines, and the time
+/// after which nobody is waited for.
 const DRAIN_ROUNDS: usize = 4000;
+/// After which nobody is waited for: `drain.timeout`.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Of a mailbox with 512 places, which nobody may fill while its reader sleeps: there is one thread here.
 const MAILBOX_FULL: usize = 300;
 
@@ -206,6 +209,8 @@ impl World {
             mailbox.post_or_wait(Inbound::Control(Control::Drain { window }));
         }
         let boot = self.boot;
+        let deadline = self.clock.mono().after(DRAIN_TIMEOUT);
+        let mut is_stopped = false;
         let mut ended = [false; REACTORS];
         for _ in 0..DRAIN_ROUNDS {
             if self.dice.chance(20) {
@@ -213,6 +218,15 @@ impl World {
             }
             for (place, ended) in ended.iter_mut().enumerate() {
                 *ended = *ended || self.turn_of(place)? == Flow::End;
+            }
+            // (Seed 2081919.) Whoever reads a little now and then is left alone for as long as he does. Only for such a one is a server ended
+            // before it has said everything; whoever is owed nothing must be gone by himself.
+            let is_late = !is_stopped && self.clock.mono() >= deadline;
+            if is_late && self.peers().any(|peer| !lock(&peer.wire).to_client.is_empty()) {
+                is_stopped = true;
+                for mailbox in &mut self.process.sockets {
+                    mailbox.post_or_wait(Inbound::Control(Control::Stop));
+                }
             }
             if self.dice.chance(70) {
                 self.turn_worker()?;
