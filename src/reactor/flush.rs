@@ -272,7 +272,8 @@ impl<P: Poller> Reactor<P> {
         entry.conn.outbox.gather(&mut slices);
         // What the slices behind the outbox's are: (room, member, frame).
         let mut pulled: Vec<(RoomKey, MemberKey, &Bytes)> = Vec::new();
-        let mut missing = None;
+        // Of every room, and not of one at a time: who leaves a room is not told of its page, which the others would wait for.
+        let mut missing: Vec<(RoomKey, MemberKey)> = Vec::new();
         let mut caught_up = None;
         let mut bounded = slices.is_full();
         let rooms = if entry.conn.is_open() { entry.memberships.as_slice() } else { &[] };
@@ -292,7 +293,7 @@ impl<P: Poller> Reactor<P> {
                     }
                     Look::Missing => {
                         if ahead == 0 {
-                            missing = Some((*room_key, *member));
+                            missing.push((*room_key, *member));
                         } else {
                             // It is asked for when what stands before it is out.
                             bounded = true;
@@ -368,7 +369,7 @@ impl<P: Poller> Reactor<P> {
         if let Some(key) = caught_up {
             self.hub.caught_up(key);
         }
-        if let Some((room, member)) = missing {
+        for (room, member) in missing {
             if self.wiring.env.canary.is(Mutant::GapDelivered) {
                 self.hub.room_mut(room).into_iter().for_each(|room| room.skip(member));
                 return Pulled::More;

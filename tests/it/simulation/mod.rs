@@ -153,6 +153,17 @@ fn no_seed_breaks_a_promise() {
     outcome.expect_something_happened();
 }
 
+/// Who was behind in two rooms and left the one whose page of the log was on its way was not shown the other one's, until
+/// something new happened in it (L5): pages were asked for one after the other.
+#[test]
+fn who_leaves_one_of_two_rooms_it_is_behind_in_catches_up_in_the_other() {
+    let live = live();
+    for seed in [2_498_371, 2_561_600] {
+        let run = run(seed, &live, Canary::default());
+        assert!(run.is_ok(), "seed {seed}: {run:?}");
+    }
+}
+
 /// Nothing in the core decides by chance, by time or by the place of something in memory: else a seed that fails could
 /// not be replayed.
 #[test]
