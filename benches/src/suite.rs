@@ -106,6 +106,9 @@ fn run(root: &Path, commitcast: &Path, arguments: &Arguments) -> io::Result<Exit
         true => needed(&targets),
         false => named(&arguments.workloads)?,
     };
+    if let Some(program) = arguments.against.as_ref().filter(|program| !program.is_file()) {
+        return Err(io::Error::other(format!("--against: there is no program {}: build it first", program.display())));
+    }
     let cells = if arguments.against.is_some() { with_twins(&cells) } else { cells };
     let begun = Instant::now();
     let mut fleet = fleet(root, commitcast, arguments, &cells)?;

@@ -219,8 +219,8 @@ impl World {
             for (place, ended) in ended.iter_mut().enumerate() {
                 *ended = *ended || self.turn_of(place)? == Flow::End;
             }
-            // (Seed 2081919.) Whoever reads a little now and then is left alone for as long as he does. Only for such a one is a server ended
-            // before it has said everything; whoever is owed nothing must be gone by himself.
+            // Whoever reads a little now and then is left alone for as long as he does. Only for such a one is a server ended
+            // before it has said everything; whoever is owed nothing must be gone by himself. (Seed 2081919.)
             let is_late = !is_stopped && self.clock.mono() >= deadline;
             if is_late && self.peers().any(|peer| !lock(&peer.wire).to_client.is_empty()) {
                 is_stopped = true;

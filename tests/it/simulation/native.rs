@@ -47,7 +47,8 @@ pub struct Native {
     sent: usize,
     /// Joins under way, in the order in which they were sent.
     joining: BTreeMap<usize, VecDeque<Asking>>,
-    /// Rooms it has asked to leave and not been told of, one as often as it asked: it may have come back in between. (Seed 2113097.)
+    /// How often it has asked to leave a room and was not told yet; a room counts again when it had come back in between.
+    /// (Seed 2113097.)
     leaving: usize,
     rev: u64,
     /// What it asks for as soon as it is greeted.
